@@ -1,0 +1,91 @@
+"""What the stages hand on. A record is one row of a Parquet shard; its fields are the columns, in this order.
+
+`features(Grid)` gives the `datasets.Features` of a record, `Grid(**row)` reads a row back.
+"""
+
+from dataclasses import dataclass
+from typing import get_type_hints
+
+from datasets import Features, List, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from dsd.errors import UserError
+
+LAYOUTS = {"1x1": (1, 1), "1x2": (1, 2), "2x1": (2, 1), "2x2": (2, 2), "1x4": (1, 4)}
+RELATIONS = ("same", "different", "relight")
+_FEATURE = {
+    int: Value("int64"),
+    float: Value("float64"),
+    str: Value("string"),
+    bool: Value("bool"),
+    list[str]: List(Value("string")),
+    Image.Image: ImageFeature(),
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the teacher is asked to draw: a grid, and what each of its panels shows."""
+
+    index: int  # position in the run; the grid's seed follows from it
+    prompt: str  # of the whole grid
+    layout: str  # rows x columns, one of LAYOUTS
+    panel_captions: list[str]  # what each panel shows, row by row: a target description
+    subject: str  # what the panels have in common
+    relation: str  # one of RELATIONS
+    source: str  # where the prompt came from: a grammar, a file's line, an LLM
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A sheet that the teacher drew from the Prompt of the same index."""
+
+    index: int
+    image: Image.Image  # height x width, all panels
+    prompt: str
+    layout: str
+    panel_captions: list[str]
+    subject: str
+    relation: str
+    seed: int  # of the initial noise: prompt, seed and config give this image again
+    height: int  # pixels, of the whole grid
+    width: int
+    config_hash: str  # of the data_gen run
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two panels of a grid with the judge's verdict. `image`, `conditioning`, `caption` as in the public set."""
+
+    image: Image.Image  # the target
+    conditioning: Image.Image  # the reference
+    caption: str  # describes the target
+    instruction: str  # says what to do with the reference
+    grid: int  # index of the Grid
+    reference_panel: int  # counted row by row from 0
+    target_panel: int
+    seed: int  # of the grid
+    prompt: str  # of the grid
+    relation: str
+    verdict_same: bool
+    verdict_reason: str
+    common_subject: str
+    reference_description: str
+    target_description: str
+    scores: str  # JSON object of named floats, such as {"similarity": 0.93}
+    kept: bool
+    rejection: str  # why it was not kept, "" when kept
+    config_hash: str  # of the curation run
+
+
+def features(record: type) -> Features:
+    """The columns of a record class and their types."""
+    return Features({name: _FEATURE[kind] for name, kind in get_type_hints(record).items()})
+
+
+def layout_shape(layout: str) -> tuple[int, int]:
+    """ "2x2" -> (rows, columns)."""
+    if layout not in LAYOUTS:
+        raise UserError(f"layout {layout!r} is unknown; choose one of {', '.join(LAYOUTS)} (rows x columns)")
+    return LAYOUTS[layout]
