@@ -1,0 +1,190 @@
+"""A stage as a command: Hydra reads the config, bad input ends in one line, and an output folder belongs to one config.
+
+    @stage("train", TrainConfig)          # configs/train.yaml: defaults: [train_schema, _self_, house, ...]
+    def main(cfg: DictConfig) -> None:
+        config_hash = claim(cfg.output_dir, cfg, ignore=("num_workers", "logger"))
+        ...
+
+    if __name__ == "__main__":
+        main()                            # python -m dsd.train, and the console script dsd-train
+
+Exit codes: 0 done; 2 the user's to mend, one line on stderr; 1 unexpected, with its traceback; 130 interrupted.
+A job of a --multirun gets `<hydra.sweep.dir>/<number>` as its output_dir unless output_dir is overridden.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dsd.errors import UserError
+from dsd.explain import explain
+from dsd.manifest import atomic, command
+
+_HERE = Path(__file__).resolve().parent
+CONFIG_DIR = next((str(d) for d in (_HERE / "configs", _HERE.parent / "configs") if d.is_dir()), str(_HERE / "configs"))
+
+_SECRET = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
+_QUIET = {  # a user's own setting wins
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_SHOWN = 6  # differing keys in the message of a refused folder
+
+
+def stage(
+    name: str, schema: type, config_dir: str | Path = CONFIG_DIR
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Turn `main(cfg)` into a command that reads `config_dir`/`name`.yaml; `schema` is the type of that whole config."""
+    ConfigStore.instance().store(f"{name}_schema", schema)
+    program = command(name)
+
+    def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def job(cfg: DictConfig) -> Any:
+            # SystemExit passes through Hydra, which prints lines of its own about any other exception
+            try:
+                return main(_ready(cfg))
+            except Exception as error:
+                sys.exit(_report(f"{program}: error: {_job_label()}", error))
+
+        @functools.wraps(main)
+        def run() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
+            for variable, value in _QUIET.items():
+                os.environ.setdefault(variable, value)
+            _log_to_console()
+            try:
+                hydra.main(version_base="1.3", config_path=str(config_dir), config_name=name)(job)()
+            except KeyboardInterrupt:
+                print(f"{program}: interrupted; run the same command again to go on", file=sys.stderr)
+                sys.exit(130)
+            except Exception as error:
+                sys.exit(_report(f"{program}: error: ", error))
+
+        return run
+
+    return decorate
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain values: interpolations resolved, enums by name. UserError where a mandatory value is missing."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"no value for {', '.join(missing)}; give it, for example {missing[0]}=...")
+    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def config_hash(cfg: DictConfig, ignore: Collection[str] = ()) -> str:
+    """12 hex digits that say what is computed: without `output_dir`, secrets and the dotted keys (subtrees) in `ignore`."""
+    canonical = json.dumps(_identity(resolved(cfg), ignore), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def claim(output_dir: str | Path, cfg: DictConfig, ignore: Collection[str] = ()) -> str:
+    """Bind a folder to a config; returns `config_hash(cfg, ignore)`. Every stage calls it before any work.
+
+    The first run leaves the resolved config (secrets redacted) as config.yaml. A later run must have the same one, but for
+    the keys in `ignore`: those that change speed or display but no result. UserError shows the difference.
+    """
+    path, config = Path(output_dir) / "config.yaml", resolved(cfg)
+    if Path(output_dir).exists() and not Path(output_dir).is_dir():
+        raise UserError(f"output_dir={output_dir} is a file; choose a folder")
+    if path.exists():
+        there = OmegaConf.to_container(OmegaConf.load(path))
+        _refuse_difference(path, _identity(there, ignore), _identity(config, ignore))
+    else:
+        with atomic(path) as temporary:
+            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(_redacted(config))), encoding="utf-8")
+    return config_hash(cfg, ignore)
+
+
+def _ready(cfg: DictConfig) -> DictConfig:
+    """The job's config, complete, with a folder of its own in a multirun."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        logging.getLogger("dsd").info("%s", _job_label().rstrip(": "))
+        if not any(o.lstrip("+").startswith("output_dir=") for o in HydraConfig.get().overrides.task):
+            sweep = HydraConfig.get().sweep
+            cfg.output_dir = os.path.join(sweep.dir, sweep.subdir)
+    resolved(cfg)  # finds a missing value or a broken interpolation before any work
+    return cfg
+
+
+def _job_label() -> str:
+    """ "job 3 (seed=1 cfg=2): " in a multirun, otherwise ""."""
+    settings = HydraConfig.get()
+    if settings.mode != RunMode.MULTIRUN:
+        return ""
+    return f"job {settings.job.num} ({' '.join(settings.overrides.task)}): "
+
+
+def _report(prefix: str, error: Exception) -> int:
+    """Print the one line; returns the exit code."""
+    line = explain(error)
+    if line is None:
+        traceback.print_exception(error)
+        print(f"{prefix}unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(prefix + line, file=sys.stderr)
+    return 2
+
+
+def _log_to_console() -> None:
+    """One line a message on stderr: ours from INFO, the libraries' from WARNING."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for ours in ("dsd", "__main__"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+
+
+def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; lists are leaves."""
+    if not isinstance(config, dict) or not config:
+        return {prefix: config}
+    return {k: v for key, child in config.items() for k, v in _leaves(child, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _identity(config: Any, ignore: Collection[str]) -> dict[str, Any]:
+    """The leaves that decide what is computed."""
+    ignored = tuple(ignore) + ("output_dir",)
+    leaves = _leaves(_redacted(config)).items()
+    return {k: v for k, v in leaves if not any(k == i or k.startswith(f"{i}.") for i in ignored)}
+
+
+def _redacted(config: Any, key: str = "") -> Any:
+    if isinstance(config, dict):
+        return {k: _redacted(v, str(k)) for k, v in config.items()}
+    if isinstance(config, list):
+        return [_redacted(v) for v in config]
+    return "<redacted>" if config and _SECRET.search(key) else config
+
+
+def _refuse_difference(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
+    differing = [key for key in sorted(there | now) if there.get(key, ...) != now.get(key, ...)]
+    if not differing:
+        return
+    shown = "; ".join(f"{key}: {_short(there, key)} there, {_short(now, key)} now" for key in differing[:_SHOWN])
+    more = f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+    raise UserError(
+        f"{path.parent} belongs to another config ({shown}{more}); choose another output_dir=, or delete the folder"
+    )
+
+
+def _short(config: dict[str, Any], key: str) -> str:
+    text = str(config[key]) if key in config else "absent"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,99 @@
+"""Exceptions that are the user's to mend, each said in one line: bad configs, full disks, closed folders."""
+
+import errno
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from dsd.errors import UserError
+
+# a wrong key in a group with a `_target_` shows up only when its class is called
+_BAD_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|Error (locating|loading) ")
+
+
+def explain(error: BaseException) -> str | None:
+    """What is wrong and the remedy, in one line; None where `error` is nobody's fault but ours."""
+    for cause in _chain(error):
+        if isinstance(cause, UserError):
+            return _flat(cause)
+        if _disk_is_full(cause):
+            where = getattr(cause, "filename", None)
+            return f"no space left on the disk{f' of {where}' if where else ''}; free some and run the same command again"
+        if isinstance(cause, PermissionError):
+            return f"{cause.filename}: {cause.strerror}; choose another folder or change its permissions"
+    if isinstance(error, InstantiationException):
+        return _flat(error) if _BAD_CALL.search(str(error)) else None
+    if isinstance(error, MissingConfigException):
+        return _missing_choice(str(error))
+    if isinstance(error, OverrideParseException) or str(error).startswith("Ambiguous value for argument"):
+        return _unparsed(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _bad_config(error)
+    return None
+
+
+def did_you_mean(name: str, known: Any) -> str:
+    """ " (did you mean seed?)", or "" where nothing in `known` is like `name`."""
+    near = get_close_matches(name, [str(k) for k in known], n=3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _flat(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """By number or, for the writers of Arrow, torch and safetensors, which keep no number, by message."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or bool(
+        re.search("No space left on device|Disk quota exceeded|File too large", str(error))
+    )
+
+
+def _missing_choice(message: str) -> str:
+    """In 'train': Could not find 'model/lage' | Available options in 'model':\\n\\tlarge\\n\\tsmall."""
+    message = message.split("Config search path:")[0].split("Search path:")[0]
+    match = re.search(r"Could not find '(.+)/(.+?)'", message)
+    if match is None:
+        return " ".join(message.split())
+    options = re.findall(r"^\t(.+)$", message, flags=re.MULTILINE)
+    choices = f"; choose one of {', '.join(options)}" if options else ""
+    return f"{match[1]}={match[2]}: no such choice{did_you_mean(match[2], options)}{choices}"
+
+
+def _unparsed(error: BaseException) -> str:
+    override = getattr(error, "override", None) or str(error).split("'", 1)[1].split("'\n")[0]
+    key, separator, value = str(override).partition("=")
+    if not separator:
+        return f"{override!r} is not key=value"
+    return (
+        f"{key}: {value!r} cannot be read; put double quotes inside the shell's quotes: '{key}=\"{value}\"'"
+        + ("; or add --multirun to sweep over the values" if "," in value else "")
+    )  # fmt: skip
+
+
+def _bad_config(error: Exception) -> str:
+    detail = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException)), None)
+    source = re.match(r"In '(.+?)':", str(error))
+    where = f"{source[1]}.yaml: " if source else ""
+    if detail is None or not detail.full_key:
+        return _flat(error)
+    key, reason = detail.full_key, str(detail).split("\n")[0]
+    if isinstance(detail, ConfigAttributeError | ConfigKeyError) and "not in" in reason:
+        siblings = detail.parent_node.keys() if isinstance(detail.parent_node, DictConfig) else ()
+        return f"{where}unknown key {key}{did_you_mean(str(detail.key), siblings)}; --cfg job shows the known ones"
+    if isinstance(detail, ValidationError):
+        return f"{where}{key}: {reason[0].lower()}{reason[1:]}"
+    return f"{where}{key}: {reason}"
