@@ -1,0 +1,55 @@
+# `make` alone explains itself. Everything is installed into .venv by the first target that needs it.
+PYTHON ?= python3
+JOBS ?= 2
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+EXTRAS := deepspeed,gemini-legacy,slurm,dev
+QUIET := $(if $(MAKE_TERMOUT),,--quiet)
+WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-smoke study test check format clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## install everything into .venv (PYTHON=python3.12 chooses the interpreter)
+
+# The stamp comes last: an installation that was interrupted goes on where it was.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1)." \
+	       "Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing into .venv (once; a few minutes, some 5 GB with torch) ..."
+	@$(PYTHON) -m venv .venv || { echo "No virtual environment: install python3-venv, then run make again."; exit 1; }
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null; then \
+	  $(BIN)/uv pip install $(QUIET) --python $(BIN)/python --editable '.[$(EXTRAS)]'; \
+	else \
+	  $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check --editable '.[$(EXTRAS)]'; \
+	fi || { echo "Installation failed (see above); run make again to go on."; exit 1; }
+	@touch $@
+
+demo: $(STAMP)  ## the whole method on the embedded small FLUX; again: resumes, or says that it is done
+	@$(WITH_VENV) bash scripts/demo.sh
+
+demo-smoke: $(STAMP)  ## the demo's chain in its shortest form
+	@$(WITH_VENV) bash scripts/demo.sh experiment=toybox_smoke
+
+study: $(STAMP)  ## the comparison of students, baselines and seeds (hours)
+	@$(WITH_VENV) bash scripts/study.sh
+
+test: $(STAMP)  ## the tests, JOBS=2 at a time
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+
+check: $(STAMP)  ## style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --quiet || { echo "Not formatted; run: make format"; exit 1; }
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite the sources in the house style
+	@$(BIN)/ruff check --fix --quiet; $(BIN)/ruff format
+
+clean:  ## remove .venv and caches; outputs/ stays
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
