@@ -50,7 +50,7 @@ _SHOWN = 6  # differing keys in the message of a refused folder
 def stage(
     name: str, schema: type, config_dir: str | Path = CONFIG_DIR
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Turn `main(cfg)` into a command that reads `config_dir`/`name`.yaml; `schema` is the type of that whole config."""
+    """Make `main(cfg)` a command that reads `config_dir`/`name`.yaml; `schema` is the type of that whole config."""
     ConfigStore.instance().store(f"{name}_schema", schema)
     program = command(name)
 
@@ -60,7 +60,7 @@ def stage(
             try:
                 return main(_ready(cfg))
             except Exception as error:
-                sys.exit(_report(f"{program}: error: {_job_label()}", error))
+                sys.exit(_report(f"{program}: error: {_job_label()}", error, str(cfg.get("output_dir", ""))))
 
         @functools.wraps(main)
         def run() -> None:
@@ -68,6 +68,8 @@ def stage(
             for variable, value in _QUIET.items():
                 os.environ.setdefault(variable, value)
             _log_to_console()
+            # argparse refuses key=value on both sides of an option such as -m
+            sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: "=" in a and not a.startswith("-"))
             try:
                 hydra.main(version_base="1.3", config_path=str(config_dir), config_name=name)(job)()
             except KeyboardInterrupt:
@@ -82,7 +84,7 @@ def stage(
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The config as plain values: interpolations resolved, enums by name. UserError where a mandatory value is missing."""
+    """The config as plain values: interpolations resolved, enums by name. UserError where a value is missing."""
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"no value for {', '.join(missing)}; give it, for example {missing[0]}=...")
@@ -92,7 +94,10 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def config_hash(cfg: DictConfig, ignore: Collection[str] = ()) -> str:
-    """12 hex digits that say what is computed: without `output_dir`, secrets and the dotted keys (subtrees) in `ignore`."""
+    """12 hex digits that say what is computed.
+
+    Left out: `output_dir`, secrets, and the dotted keys in `ignore` with all below them.
+    """
     canonical = json.dumps(_identity(resolved(cfg), ignore), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -100,8 +105,8 @@ def config_hash(cfg: DictConfig, ignore: Collection[str] = ()) -> str:
 def claim(output_dir: str | Path, cfg: DictConfig, ignore: Collection[str] = ()) -> str:
     """Bind a folder to a config; returns `config_hash(cfg, ignore)`. Every stage calls it before any work.
 
-    The first run leaves the resolved config (secrets redacted) as config.yaml. A later run must have the same one, but for
-    the keys in `ignore`: those that change speed or display but no result. UserError shows the difference.
+    The first run leaves the resolved config (secrets redacted) as config.yaml. A later run must have the same one, but
+    for the keys in `ignore`: those that change speed or display but no result. UserError shows the difference.
     """
     path, config = Path(output_dir) / "config.yaml", resolved(cfg)
     if Path(output_dir).exists() and not Path(output_dir).is_dir():
@@ -134,9 +139,9 @@ def _job_label() -> str:
     return f"job {settings.job.num} ({' '.join(settings.overrides.task)}): "
 
 
-def _report(prefix: str, error: Exception) -> int:
+def _report(prefix: str, error: Exception, output_dir: str = "") -> int:
     """Print the one line; returns the exit code."""
-    line = explain(error)
+    line = explain(error, output_dir)
     if line is None:
         traceback.print_exception(error)
         print(f"{prefix}unexpected {type(error).__name__}: {error}", file=sys.stderr)
@@ -156,12 +161,14 @@ def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}; lists are leaves."""
     if not isinstance(config, dict) or not config:
         return {prefix: config}
-    return {k: v for key, child in config.items() for k, v in _leaves(child, f"{prefix}.{key}" if prefix else key).items()}
+    return {
+        k: v for key, child in config.items() for k, v in _leaves(child, f"{prefix}.{key}" if prefix else key).items()
+    }
 
 
 def _identity(config: Any, ignore: Collection[str]) -> dict[str, Any]:
     """The leaves that decide what is computed."""
-    ignored = tuple(ignore) + ("output_dir",)
+    ignored = (*ignore, "output_dir")
     leaves = _leaves(_redacted(config)).items()
     return {k: v for k, v in leaves if not any(k == i or k.startswith(f"{i}.") for i in ignored)}
 

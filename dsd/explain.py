@@ -16,14 +16,17 @@ from dsd.errors import UserError
 _BAD_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|Error (locating|loading) ")
 
 
-def explain(error: BaseException) -> str | None:
-    """What is wrong and the remedy, in one line; None where `error` is nobody's fault but ours."""
+def explain(error: BaseException, output_dir: str = "") -> str | None:
+    """What is wrong and the remedy, in one line; None where `error` is nobody's fault but ours.
+
+    `output_dir` is named when a full disk's error does not say where.
+    """
     for cause in _chain(error):
         if isinstance(cause, UserError):
             return _flat(cause)
         if _disk_is_full(cause):
-            where = getattr(cause, "filename", None)
-            return f"no space left on the disk{f' of {where}' if where else ''}; free some and run the same command again"
+            where = getattr(cause, "filename", None) or output_dir or "the disk"
+            return f"no space left on {where}; free some and run the same command again"
         if isinstance(cause, PermissionError):
             return f"{cause.filename}: {cause.strerror}; choose another folder or change its permissions"
     if isinstance(error, InstantiationException):
@@ -78,10 +81,8 @@ def _unparsed(error: BaseException) -> str:
     key, separator, value = str(override).partition("=")
     if not separator:
         return f"{override!r} is not key=value"
-    return (
-        f"{key}: {value!r} cannot be read; put double quotes inside the shell's quotes: '{key}=\"{value}\"'"
-        + ("; or add --multirun to sweep over the values" if "," in value else "")
-    )  # fmt: skip
+    sweep = "; or add --multirun to sweep over the values" if "," in value else ""
+    return f"{key}: {value!r} cannot be read; put double quotes inside the shell's: '{key}=\"{value}\"'{sweep}"
 
 
 def _bad_config(error: Exception) -> str:

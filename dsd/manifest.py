@@ -1,7 +1,7 @@
 """Files that are there whole or not at all, and the manifest that a stage writes last to say "complete".
 
-Nothing a stage leaves behind is ever half a file: everything is written through `atomic`. A folder without a manifest is
-unfinished, and the next stage refuses it.
+Nothing a stage leaves behind is ever half a file: everything is written through `atomic`. A folder without a manifest
+is unfinished, and the next stage refuses it.
 """
 
 import json
@@ -93,8 +93,7 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
         raise UserError(f"{folder}: no such folder; run `{run}` first")
     if not (folder / MANIFEST).is_file():
         begun = any(folder.iterdir())
-        raise UserError(f"{folder}: no {MANIFEST}, " + (f"so unfinished; run `{run}` again to finish" if begun else
-                        f"the folder is empty; run `{run}` first"))  # fmt: skip
+        raise UserError(f"{folder}: no {MANIFEST}; run `{run}` {'again to finish it' if begun else 'first'}")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         found, sizes = manifest["stage"], manifest["files"].items()
