@@ -79,6 +79,40 @@ class Pair:
     config_hash: str  # of the curation run
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge said of two panels of a grid, kept beside the grids: selecting reads it, and costs nothing."""
+
+    grid: int  # index of the Grid
+    first: int  # panels, counted row by row from 0; first < second
+    second: int
+    same: bool
+    reason: str
+    common_subject: str
+    first_description: str
+    second_description: str
+    first_caption: str  # target description, for when this panel is the target
+    second_caption: str
+    first_instruction: str  # edit instruction that turns the other panel into this one
+    second_instruction: str
+    scores: str  # JSON object of named floats
+    defect: str  # what a cheap filter found wrong before the judge was asked, "" if nothing
+
+
+@dataclass(frozen=True)
+class Result:
+    """One picture that `dsd-infer` made."""
+
+    job: str  # unique in its run
+    image: Image.Image
+    reference: Image.Image
+    prompt: str
+    seed: int
+    method: str  # "student", "text_only", "copy_paste"
+    truth: str  # JSON {attribute: value} of the reference's subject where it is known, otherwise ""
+    config_hash: str  # of the infer run
+
+
 def features(record: type) -> Features:
     """The columns of a record class and their types."""
     return Features({name: _FEATURE[kind] for name, kind in get_type_hints(record).items()})

@@ -1,0 +1,91 @@
+"""The toybox's VAE: diffusers' `AutoencoderKL`, 8x smaller in each direction, 16 channels, like FLUX's.
+
+It is taught the linear code of `code.py`: the encoder to estimate it (Gaussian likelihood, so the posterior's variance
+means something), the decoder to draw from it. Both learn at once, from dense targets, which takes a tenth of the steps
+that reconstruction alone took.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from dsd.toybox import code
+from dsd.toybox.fit import fit
+from dsd.toybox.sheets import sample_sheets
+
+SEED = 1
+CROP = 32  # pixels; convolutions learn from crops what they need, for a quarter of the work
+WHOLE_EVERY = 4  # every fourth step shows whole canvases, since GroupNorm looks at all of one
+
+
+def build_vae() -> AutoencoderKL:
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=16,
+        layers_per_block=1,
+        mid_block_add_attention=False,
+        norm_num_groups=4,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        sample_size=64,
+        shift_factor=0.0,
+        scaling_factor=1.0,
+    )
+    for name, module in vae.named_modules():  # every residual block begins as the identity
+        if name.endswith("conv2"):
+            nn.init.zeros_(module.weight)
+    return vae
+
+
+def canvases(step: int) -> Tensor:
+    """Step's batch, (B, 3, H, W) in [-1, 1]: crops of panels and, now and then, all the canvases of the method.
+
+    Those are panels alone, diptychs, 2x2 sheets, and a reference beside a black panel (what conditions the student).
+    """
+    rng = np.random.default_rng((SEED, step))
+    if step % WHOLE_EVERY:
+        pixels = sample_sheets(rng, 16, "1x1", "different").pixels() * 2 - 1
+        top, left = rng.integers(0, (64 - CROP) // code.FACTOR + 1, 2) * code.FACTOR
+        return pixels[..., top : top + CROP, left : left + CROP]
+    kind = step // WHOLE_EVERY % 4
+    layout, num = (("1x1", 8), ("1x2", 4), ("2x2", 2), ("1x2", 4))[kind]
+    pixels = sample_sheets(rng, num, layout, "different").pixels() * 2 - 1
+    if kind == 3:
+        pixels[..., pixels.shape[-1] // 2 :] = -1
+    return pixels
+
+
+def train_vae(folder: Path, out: Path, num_steps: int = 6000, lr: float = 1.5e-3, device: str = "cpu") -> None:
+    torch.manual_seed(SEED)
+    vae = build_vae().to(device)
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        pixels = canvases(step).to(device)
+        target = code.encode(pixels)
+        posterior = vae.encode(pixels).latent_dist
+        estimate = F.gaussian_nll_loss(posterior.mean, target, posterior.var, eps=1e-4)
+        generator = torch.Generator().manual_seed(step)
+        noise = torch.randn(target.shape, generator=generator).to(device)
+        # Half of the time the decoder meets what the encoder says, half of the time the code with the small errors that
+        # a teacher will make.
+        latents = posterior.mean.detach() if step % 2 else target + 0.03 * noise
+        error = vae.decode(latents).sample - pixels
+        loss = error.abs().mean() + error.square().mean() + 0.1 * estimate
+        psnr = 10 * torch.log10(4 / error.square().mean())
+        return loss, {"psnr": psnr, "code_error": (posterior.mean - target).square().mean().sqrt()}
+
+    fit(vae, loss_at, folder, num_steps=num_steps, lr=lr, weight_decay=0.0)
+    vae.save_pretrained(out / "vae")
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
+    """dB of a round trip of pixels in [-1, 1]."""
+    rebuilt = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
+    return float(10 * torch.log10(4 / F.mse_loss(rebuilt, pixels)))
