@@ -193,5 +193,5 @@ def _refuse_difference(path: Path, there: dict[str, Any], now: dict[str, Any]) -
 
 
 def _short(config: dict[str, Any], key: str) -> str:
-    text = str(config[key]) if key in config else "absent"
+    text = (str(config[key]) or "''") if key in config else "absent"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,6 +1,5 @@
 """Exceptions that are the user's to mend, each said in one line: bad configs, full disks, closed folders."""
 
-import errno
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -15,6 +14,9 @@ from dsd.errors import UserError
 # a wrong key in a group with a `_target_` shows up only when its class is called
 _BAD_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|Error (locating|loading) ")
 
+# by message: the writers of Arrow, torch and safetensors keep no error number
+_FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
+
 
 def explain(error: BaseException, output_dir: str = "") -> str | None:
     """What is wrong and the remedy, in one line; None where `error` is nobody's fault but ours.
@@ -24,9 +26,9 @@ def explain(error: BaseException, output_dir: str = "") -> str | None:
     for cause in _chain(error):
         if isinstance(cause, UserError):
             return _flat(cause)
-        if _disk_is_full(cause):
+        if full := _FULL.search(str(cause)):
             where = getattr(cause, "filename", None) or output_dir or "the disk"
-            return f"no space left on {where}; free some and run the same command again"
+            return f"{full[0].lower()}: {where}; free some space and run the same command again"
         if isinstance(cause, PermissionError):
             return f"{cause.filename}: {cause.strerror}; choose another folder or change its permissions"
     if isinstance(error, InstantiationException):
@@ -56,13 +58,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _flat(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    """By number or, for the writers of Arrow, torch and safetensors, which keep no number, by message."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or bool(
-        re.search("No space left on device|Disk quota exceeded|File too large", str(error))
-    )
 
 
 def _missing_choice(message: str) -> str:
