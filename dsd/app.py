@@ -157,20 +157,20 @@ def _log_to_console() -> None:
         logging.getLogger(ours).setLevel(logging.INFO)
 
 
-def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}; lists are leaves."""
     if not isinstance(config, dict) or not config:
         return {prefix: config}
     return {
-        k: v for key, child in config.items() for k, v in _leaves(child, f"{prefix}.{key}" if prefix else key).items()
+        k: v for key, child in config.items() for k, v in leaves(child, f"{prefix}.{key}" if prefix else key).items()
     }
 
 
 def _identity(config: Any, ignore: Collection[str]) -> dict[str, Any]:
     """The leaves that decide what is computed."""
     ignored = (*ignore, "output_dir")
-    leaves = _leaves(_redacted(config)).items()
-    return {k: v for k, v in leaves if not any(k == i or k.startswith(f"{i}.") for i in ignored)}
+    found = leaves(_redacted(config)).items()
+    return {k: v for k, v in found if not any(k == i or k.startswith(f"{i}.") for i in ignored)}
 
 
 def _redacted(config: Any, key: str = "") -> Any:

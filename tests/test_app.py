@@ -15,6 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from dsd.app import CONFIG_DIR, claim, config_hash, resolved, stage
 from dsd.errors import UserError
+from dsd.manifest import write_manifest
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -38,6 +39,7 @@ class Toy:
 
 def toy(cfg: DictConfig) -> None:
     claim(cfg.output_dir, cfg, ignore=("mode",))
+    write_manifest(cfg.output_dir, "toy", {"rows": 10 * cfg.seed}, score={"mean": cfg.seed / 3})
     print(f"seed {cfg.seed} in {cfg.output_dir}, model {instantiate(cfg.model)}")
     if cfg.trouble == "full_disk":
         with open("/dev/full", "w") as file:
@@ -85,7 +87,11 @@ def test_a_run_leaves_nothing_outside_its_output_dir(run: Run) -> None:
     code, out, _ = run("prompt=a")
     assert code == 0
     assert "seed 3 in outputs/toy" in out
-    assert [str(p) for p in Path().rglob("*") if p.is_file()] == ["outputs/toy/config.yaml"]
+    assert sorted(os.listdir()) == ["outputs"]
+    assert sorted(str(p) for p in Path("outputs").rglob("*.*")) == [
+        "outputs/toy/config.yaml",
+        "outputs/toy/manifest.json",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +145,13 @@ def test_a_multirun_gives_each_job_its_folder_and_resumes_in_it(run: Run) -> Non
         assert code == 0
         assert "seed 1 in outputs/multirun/toy/0" in out
         assert "seed 2 in outputs/multirun/toy/1" in out
+
+
+def test_a_multirun_leaves_one_overview(run: Run) -> None:
+    _, out, _ = run("-m", "seed=1,2", "mode=slow", "prompt=a")
+    rows = Path("outputs/multirun/toy/overview.csv").read_text().split()
+    assert rows == ["job,seed,rows,score.mean", "0,1,10,0.333333", "1,2,20,0.666667"]
+    assert out.endswith("2 jobs: outputs/multirun/toy/overview.csv\n")
 
 
 def test_a_multirun_with_folders_of_its_own(run: Run) -> None:

@@ -1,0 +1,54 @@
+"""One table of a --multirun: what the jobs differ in, beside what came out of each."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from dsd.app import leaves
+from dsd.manifest import MANIFEST, atomic
+
+OVERVIEW = "overview.csv"
+
+
+class Overview(Callback):
+    """Writes `<hydra.sweep.dir>`/overview.csv when the last job is done, and prints it. Named in configs/house.yaml."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Jobs that were given an output_dir of their own are not in the table."""
+        jobs = [f.parent for f in Path(config.hydra.sweep.dir).glob(f"*/{MANIFEST}") if f.parent.name.isdigit()]
+        if not jobs:
+            return
+        table = compare(sorted(jobs, key=lambda job: int(job.name)))
+        with atomic(Path(config.hydra.sweep.dir) / OVERVIEW) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows(table)
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for row in table:
+            print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+        print(f"{len(jobs)} jobs: {Path(config.hydra.sweep.dir) / OVERVIEW}")
+
+
+def compare(jobs: Sequence[Path]) -> list[list[str]]:
+    """A header and a row a job: its folder's name, the config's keys that differ, every number of its manifest."""
+    settings = [leaves(OmegaConf.to_container(OmegaConf.load(job / "config.yaml"))) for job in jobs]
+    results = [_numbers(json.loads((job / MANIFEST).read_text(encoding="utf-8"))) for job in jobs]
+    keys = [k for k in dict.fromkeys(k for s in settings for k in s) if len({str(s.get(k)) for s in settings}) > 1]
+    keys = [k for k in keys if k != "output_dir"]
+    names = list(dict.fromkeys(name for r in results for name in r))
+    rows = [
+        [job.name, *(str(s.get(k, "")) for k in keys), *(f"{r[n]:.6g}" if n in r else "" for n in names)]
+        for job, s, r in zip(jobs, settings, results, strict=True)
+    ]
+    return [["job", *keys, *names], *rows]
+
+
+def _numbers(manifest: dict[str, Any]) -> dict[str, float]:
+    """Counts by their own names, other numbers by their dotted keys; without the files' sizes."""
+    counts = manifest.pop("counts", {})
+    manifest.pop("files", None)
+    found = {**leaves(counts), **leaves(manifest)}
+    return {k: v for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
