@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import hydra.errors
+import hydra.utils
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -118,6 +120,13 @@ def test_every_stage_composes_with_its_schema(stage: str) -> None:
     assert OmegaConf.get_type(cfg) is not dict, "the primary config begins with its schema"
     with pytest.raises(Exception, match="no_such_key"):
         composed(stage, "no_such_key=1")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_misspelt_experiment_is_refused(stage: str) -> None:
+    """`optional experiment: null` among the defaults would pass over it in silence; `experiment: null` does not."""
+    with pytest.raises(hydra.errors.HydraException, match="no_such_experiment"):
+        composed(stage, "experiment=no_such_experiment")
 
 
 def test_there_are_experiments() -> None:
