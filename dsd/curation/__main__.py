@@ -1,0 +1,125 @@
+"""`dsd-curate`: grids -> judged pairs. Reads a data_gen folder; writes verdicts, the kept `pairs/`, the `rejected/` ones."""
+
+import logging
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig
+from tqdm import tqdm
+
+from dsd.app import claim, stage
+from dsd.curation.judging import judge_grids
+from dsd.curation.pairs import directed_pairs
+from dsd.errors import UserError
+from dsd.manifest import is_finished, read_manifest, write_manifest
+from dsd.pictures import contact_sheet
+from dsd.records import Pair, Verdict, features
+from dsd.shards import Shard, pending_shards, read_failures, read_shards, write_shard
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class CurationConfig:
+    """configs/curation.yaml."""
+
+    output_dir: str = MISSING
+    experiment: str | None = None
+    grids: str = MISSING  # output_dir of dsd-data-gen
+    verdicts_dir: str = MISSING  # where verdicts are kept; share it between runs that differ in selection alone
+    rows_per_shard: int = MISSING  # grids a shard of verdicts: the unit of resuming
+    batch_size: int = MISSING  # grids judged at once
+    shard: int = 0
+    num_shards: int = 1
+    device: str = "auto"
+    judge: Any = MISSING  # -> vlm.Judge
+    selection: Any = MISSING  # -> curation.selection.Selection
+
+
+IGNORED = ("experiment", "batch_size", "shard", "num_shards", "device")
+
+
+@stage("curation", CurationConfig)
+def main(cfg: DictConfig) -> None:
+    for name in ("rows_per_shard", "batch_size"):
+        if cfg[name] < 1:
+            raise UserError(f"{name}={cfg[name]}: at least 1 is needed")
+    source = read_manifest(cfg.grids, "data_gen")
+    output_dir, began = Path(cfg.output_dir), time.monotonic()
+    config_hash = claim(output_dir, cfg, IGNORED)
+    claim(Path(cfg.verdicts_dir) / "verdicts_config", cfg, (*IGNORED, "selection", "verdicts_dir"))
+    if is_finished(output_dir, "curation"):
+        log.info("curation: done already, in %s", output_dir)
+        return
+    selection = instantiate(cfg.selection, _convert_="all")
+    grids = read_shards(cfg.grids, "grids")
+
+    state = PartialState()
+    worker = cfg.shard * state.num_processes + state.process_index
+    judge_pending(cfg, grids, worker, cfg.num_shards * state.num_processes, state.is_local_main_process)
+    state.wait_for_everyone()
+    if not state.is_main_process or pending_shards(cfg.verdicts_dir, "verdicts", len(grids), cfg.rows_per_shard):
+        log.info("curation: shard %d of %d judged, others are still to come", cfg.shard, cfg.num_shards)
+        return
+
+    verdicts: dict[int, list[Verdict]] = defaultdict(list)
+    for row in read_shards(cfg.verdicts_dir, "verdicts"):
+        verdicts[row["grid"]].append(Verdict(**row))
+    for name, kept in (("pairs", True), ("rejected", False)):
+        rows = (p for p in directed_pairs(grids, verdicts, selection, config_hash) if p.kept is kept)
+        write_shard(Shard(0, 0, 0, output_dir / name / f"{name}-00000-of-00001.parquet"), rows, features(Pair))
+    pairs, rejected = read_shards(output_dir, "pairs"), read_shards(output_dir, "rejected")
+    reasons = Counter(reason.split(":")[0] for reason in rejected["rejection"])
+    refused = len(read_failures(cfg.verdicts_dir, "verdicts"))
+    overview(pairs, rejected).save(output_dir / "overview.png")
+    counts = {"judged": sum(map(len, verdicts.values())), "pairs": len(pairs), "rejected": len(rejected), "refused": refused}
+    write_manifest(
+        output_dir,
+        "curation",
+        counts,
+        config_hash=config_hash,
+        grids_config_hash=source["config_hash"],
+        reasons=dict(reasons),
+        seconds=round(time.monotonic() - began, 1),
+    )
+    share = len(pairs) / max(1, len(pairs) + len(rejected))
+    log.info(
+        "curation: kept %d of %d pairs (%.0f %%; %s; %d refused) in %s; look at %s",
+        len(pairs), len(pairs) + len(rejected), 100 * share,
+        ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or "none rejected", refused,
+        output_dir, output_dir / "overview.png",
+    )  # fmt: skip
+    if not len(pairs):
+        raise UserError(f"{output_dir}: no pair was kept; see {output_dir / 'rejected'}, and loosen selection")
+
+
+def judge_pending(cfg: DictConfig, grids: Dataset, worker: int, workers: int, show: bool) -> None:
+    """Write the shards of verdicts that are not there yet."""
+    todo = pending_shards(cfg.verdicts_dir, "verdicts", len(grids), cfg.rows_per_shard, worker, workers)
+    if not todo:
+        return
+    judge = instantiate(cfg.judge)
+    num = sum(shard.stop - shard.start for shard in todo)
+    with tqdm(total=num, desc="verdicts", unit="grid", mininterval=1, disable=not show) as bar:
+        for shard in todo:
+            write_shard(shard, judge_grids(shard, grids, judge, cfg.batch_size, bar), features(Verdict))
+
+
+def overview(pairs: Dataset, rejected: Dataset, num: int = 6) -> Any:
+    """Kept pairs above, rejected ones below: reference, target, and what was said of them."""
+    images, labels = [], []
+    for rows in (pairs, rejected):
+        for row in rows.select(range(0, min(len(rows), 4 * num), 4)):
+            images += [row["conditioning"], row["image"]]
+            labels += [f"grid {row['grid']}: {'kept' if row['kept'] else row['rejection']}", row["caption"]]
+    return contact_sheet(images, labels, columns=2 * num // 2, cell=160)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""`dsd-data-gen`: prompts -> grids. Reads nothing; writes `grids/`, an overview and a manifest into output_dir."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig
+from tqdm import tqdm
+
+from dsd.app import claim, stage
+from dsd.data_gen.grids import draw
+from dsd.errors import UserError
+from dsd.manifest import is_finished, write_manifest
+from dsd.models.config import ModelConfig
+from dsd.pictures import contact_sheet
+from dsd.records import Grid, features
+from dsd.shards import pending_shards, read_failures, read_shards, write_shard
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class DataGenConfig:
+    """configs/data_gen.yaml."""
+
+    output_dir: str = MISSING
+    experiment: str | None = None
+    seed: int = MISSING
+    num_grids: int = MISSING
+    rows_per_shard: int = MISSING  # the unit of resuming: at most one open shard is drawn again
+    batch_size: int = MISSING
+    shard: int = 0  # which part of the work this process does, of num_shards; Slurm's array index by default
+    num_shards: int = 1
+    device: str = "auto"
+    model: ModelConfig = MISSING
+    prompts: Any = MISSING  # -> data_gen.prompts.PromptSource
+    teacher: Any = MISSING  # -> data_gen.teachers.Teacher
+
+
+IGNORED = ("experiment", "batch_size", "shard", "num_shards", "device")  # change when and where, not what
+
+
+@stage("data_gen", DataGenConfig)
+def main(cfg: DictConfig) -> None:
+    if not 0 <= cfg.shard < cfg.num_shards:
+        raise UserError(f"shard={cfg.shard} is outside 0..{cfg.num_shards - 1} (num_shards={cfg.num_shards})")
+    for name in ("num_grids", "rows_per_shard", "batch_size"):
+        if cfg[name] < 1:
+            raise UserError(f"{name}={cfg[name]}: at least 1 is needed")
+    output_dir = Path(cfg.output_dir)
+    config_hash = claim(output_dir, cfg, IGNORED)
+    if is_finished(output_dir, "data_gen"):
+        log.info("data_gen: done already, in %s", output_dir)
+        return
+
+    state, began = PartialState(), time.monotonic()
+    worker = cfg.shard * state.num_processes + state.process_index
+    workers = cfg.num_shards * state.num_processes
+    todo = pending_shards(output_dir, "grids", cfg.num_grids, cfg.rows_per_shard, worker, workers)
+    if todo:
+        prompt_at, teacher = instantiate(cfg.prompts), instantiate(cfg.teacher)
+        num = sum(shard.stop - shard.start for shard in todo)
+        with tqdm(total=num, desc="grids", unit="grid", mininterval=1, disable=not state.is_local_main_process) as bar:
+            for shard in todo:
+                rows = draw(shard, prompt_at, teacher, cfg.seed, cfg.batch_size, config_hash, bar)
+                write_shard(shard, rows, features(Grid))
+    state.wait_for_everyone()
+    if not state.is_main_process or pending_shards(output_dir, "grids", cfg.num_grids, cfg.rows_per_shard):
+        log.info("data_gen: shard %d of %d done, others are still to come", cfg.shard, cfg.num_shards)
+        return
+
+    grids, failures = read_shards(output_dir, "grids"), read_failures(output_dir, "grids")
+    if len(grids):
+        shown = grids.select(range(min(12, len(grids))))
+        contact_sheet(shown["image"], [row["prompt"] for row in shown], columns=4).save(output_dir / "overview.png")
+    counts = {"grids": len(grids), "failed": len(failures)}
+    seconds = round(time.monotonic() - began, 1)
+    write_manifest(output_dir, "data_gen", counts, config_hash=config_hash, seconds=seconds)
+    log.info(
+        "data_gen: %d grids (%d failed) in %s; look at %s",
+        len(grids), len(failures), output_dir, output_dir / "overview.png",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Flow matching in FLUX's direction of time: sigma 1 is noise, sigma 0 the image, velocity = noise - latents.
+
+Shapes: B batch, L packed image tokens, C packed channels; sigmas (B,) in [0, 1].
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def add_noise(latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
+    """(B, ...) on the straight path between image and noise."""
+    sigmas = expand(sigmas, latents)
+    return (1 - sigmas) * latents + sigmas * noise
+
+
+def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
+    """The path's derivative by sigma: what the model predicts."""
+    return noise - latents
+
+
+def denoised(noisy_latents: Tensor, velocity: Tensor, sigmas: Tensor) -> Tensor:
+    """The image that a velocity points to: the inverse of `add_noise`."""
+    return noisy_latents - expand(sigmas, noisy_latents) * velocity
+
+
+def expand(sigmas: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, ...), to broadcast over `like`."""
+    return sigmas.to(like).view(-1, *[1] * (like.ndim - 1))
+
+
+def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
+    """Move time towards noise (SD3, section 5.3.2); 1 leaves it."""
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def shift_for_tokens(
+    num_image_tokens: int,
+    base_tokens: int = 256,
+    max_tokens: int = 4096,
+    base_mu: float = 0.5,
+    max_mu: float = 1.15,
+) -> float:
+    """FLUX's shift by size, exp(mu) with mu linear in the number of tokens; the defaults are FLUX.1-dev's."""
+    slope = (max_mu - base_mu) / (max_tokens - base_tokens)
+    return math.exp(base_mu + slope * (num_image_tokens - base_tokens))
+
+
+@dataclass(frozen=True)
+class LogitNormalSigmas:
+    """sigma = shift(sigmoid(N(mean, std))); mean 0, std 1, shift 3 were the published trainer's."""
+
+    mean: float = 0.0
+    std: float = 1.0
+    shift: float = 1.0
+
+    def __call__(self, num: int, generator: torch.Generator) -> Tensor:
+        """-> (num,)"""
+        normal = torch.randn(num, generator=generator) * self.std + self.mean
+        return shift_sigmas(normal.sigmoid(), self.shift)
+
+
+@dataclass(frozen=True)
+class UniformSigmas:
+    """sigma = shift(U(0, 1))."""
+
+    shift: float = 1.0
+
+    def __call__(self, num: int, generator: torch.Generator) -> Tensor:
+        """-> (num,)"""
+        return shift_sigmas(torch.rand(num, generator=generator), self.shift)
+
+
+def seed_at(seed: int, *position: int) -> int:
+    """A 63-bit seed that is a function of (seed, position): neighbours share nothing, batch and rank play no part."""
+    return int(np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator_at(seed: int, *position: int) -> torch.Generator:
+    """A CPU generator for one position of a run; `generator_at(seed)` alone is `torch`'s own seeding."""
+    return torch.Generator("cpu").manual_seed(seed_at(seed, *position) if position else seed)

@@ -1,0 +1,143 @@
+"""The adapter: LoRA on the attention projections and the condition embedder, in one safetensors file.
+
+The file's metadata says what it was made for: base model, rank, alpha, geometry. Its LoRA keys are diffusers' own
+(`transformer.<module>.lora_A.weight`), its condition embedder is the released `c_embedder.weight`, `c_embedder.bias`.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FluxTransformer2DModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import dsd
+from dsd.errors import UserError
+from dsd.manifest import atomic
+from dsd.models.conditional import SplitEmbedder, set_joint_embedder, split
+
+ADAPTER = "adapter.safetensors"
+# What the released LoRA holds; in single blocks only to_q, to_k, to_v exist.
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+ALL_LINEAR = (*ATTENTION, "net.0.proj", "net.2", "proj_mlp", "proj_out")
+TARGETS = {"attention": ATTENTION, "all_linear": ALL_LINEAR}
+
+
+def build_student(
+    transformer: FluxTransformer2DModel,
+    rank: int,
+    alpha: float,
+    targets: str = "attention",
+    use_rslora: bool = False,
+    use_dora: bool = False,
+    seed: int = 0,
+) -> FluxTransformer2DModel:
+    """Turn a base transformer into the trainable student, in place: base frozen, LoRA added, condition embedder open.
+
+    At step 0 it computes what the base does: LoRA's B and the condition embedder begin at zero.
+    """
+    if targets not in TARGETS:
+        raise UserError(f"lora.targets={targets!r} is unknown; choose one of {', '.join(TARGETS)}")
+    transformer.requires_grad_(False)
+    split(transformer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pattern = rf"(single_)?transformer_blocks\.\d+\..*({'|'.join(name.replace('.', chr(92) + '.') for name in TARGETS[targets])})"
+        transformer.add_adapter(
+            LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
+        )
+    transformer.x_embedder.c_embedder.requires_grad_(True)
+    return transformer
+
+
+def trainable_parameters(transformer: FluxTransformer2DModel) -> dict[str, nn.Parameter]:
+    """By name: LoRA and condition embedder."""
+    return {name: p for name, p in transformer.named_parameters() if p.requires_grad}
+
+
+def adapter_state(transformer: FluxTransformer2DModel) -> dict[str, Tensor]:
+    """The adapter's tensors under the names of the file."""
+    lora = get_peft_model_state_dict(transformer, adapter_name="default")
+    state = {f"transformer.{name}": tensor for name, tensor in lora.items()}
+    embedder: SplitEmbedder = transformer.x_embedder
+    state["c_embedder.weight"], state["c_embedder.bias"] = embedder.c_embedder.weight, embedder.c_embedder.bias
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+
+
+def save_adapter(path: str | Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write the one file. `metadata` (JSON values) holds at least `base` and `lora`, see `describe`."""
+    text = {name: json.dumps(value) for name, value in {**metadata, "dsd_version": dsd.__version__}.items()}
+    with atomic(path) as temporary:
+        save_file(state, temporary, metadata={"format": "pt", **text})
+
+
+def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of an adapter file, or of the folder that holds one."""
+    path = Path(path)
+    path = path / ADAPTER if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such adapter; train one with dsd-train, or give adapter=path/to/{ADAPTER}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items() if k != "format"}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: not a whole adapter file ({error})") from error
+    if "c_embedder.weight" not in state or "base" not in metadata:
+        raise UserError(f"{path}: no condition embedder in it; an adapter that dsd-train wrote is needed")
+    return state, metadata
+
+
+def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bool = True) -> dict[str, Any]:
+    """Make a base transformer conditional, in place; returns the file's metadata.
+
+    `fuse` merges W + BA once, in fp32, which is exact to rounding and faster; otherwise LoRA stays a peft adapter named
+    "dsd". UserError where the adapter was made for another base.
+    """
+    state, metadata = read_adapter(path)
+    here, there = fingerprint(transformer), metadata["base"]["fingerprint"]
+    if here != there:
+        raise UserError(
+            f"{path}: made for another base (its {metadata['base']['path']} has fingerprint {there}, this one {here}); "
+            "give the model= that it was trained on"
+        )
+    c_weight, c_bias = state.pop("c_embedder.weight"), state.pop("c_embedder.bias")
+    alphas = {"r": metadata["lora"]["rank"], "lora_alpha": metadata["lora"]["alpha"]}
+    config = LoraConfig(
+        **alphas,
+        target_modules=sorted({name.removeprefix("transformer.").rsplit(".lora_", 1)[0] for name in state if ".lora_A" in name}),
+        use_rslora=metadata["lora"]["use_rslora"],
+        use_dora=metadata["lora"]["use_dora"],
+    )
+    load_lora(transformer, state, config, fuse)
+    set_joint_embedder(transformer, transformer.x_embedder, c_weight, c_bias)
+    return metadata
+
+
+def load_lora(transformer: FluxTransformer2DModel, state: dict[str, Tensor], config: LoraConfig, fuse: bool) -> None:
+    """Add LoRA tensors (keys `transformer.*`) to a transformer and, if asked, merge them into its weights."""
+    transformer.load_lora_adapter(
+        state, prefix="transformer", adapter_name="dsd", metadata=config.to_dict() | {"target_modules": list(config.target_modules)}
+    )
+    if fuse:
+        transformer.fuse_lora(adapter_names=["dsd"])
+        transformer.unload_lora()
+
+
+def describe(transformer: FluxTransformer2DModel, path: str) -> dict[str, str]:
+    """What an adapter's metadata says of its base. Call it before the student is built."""
+    return {"path": path, "fingerprint": fingerprint(transformer)}
+
+
+def fingerprint(transformer: FluxTransformer2DModel) -> str:
+    """12 hex digits of a base's input and output layers in bf16: the same base, whatever it was loaded as."""
+    embedder = transformer.x_embedder
+    weights = (embedder.x_embedder if isinstance(embedder, SplitEmbedder) else embedder).weight, transformer.proj_out.weight
+    raw = b"".join(w.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes() for w in weights)
+    return hashlib.sha256(raw).hexdigest()[:12]

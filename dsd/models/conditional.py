@@ -1,0 +1,129 @@
+"""The conditional transformer: diffusers' FLUX with a widened input.
+
+The released code computes `x_embedder(x) + c_embedder(c)`. That is one Linear on `cat([x, c])`, so the conditional model
+*is* `FluxTransformer2DModel(in_channels=2C, out_channels=C)`, the layout of diffusers' Flux control pipelines: hooks,
+attention backends, compilation, quantisers and loaders work on it with no transformer class of ours.
+
+While training, the two halves are apart (`SplitEmbedder`), because the base half stays frozen and the condition half
+trains in full. Two ordinary Linear layers survive every sharding strategy, which masks on gradients do not.
+
+Shapes: B batch, L packed image tokens, C packed channels, D inner dimension.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from diffusers import FluxTransformer2DModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dsd.errors import UserError
+
+RELEASED_CLASS = "FluxTransformer2DConditionalModel"
+
+
+class SplitEmbedder(nn.Module):
+    """`x_embedder(x) + c_embedder(c)` of `cat([x, c])`: (B, L, 2C) -> (B, L, D)."""
+
+    def __init__(self, x_embedder: nn.Linear, c_embedder: nn.Linear) -> None:
+        super().__init__()
+        self.x_embedder, self.c_embedder = x_embedder, c_embedder
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x, c = tokens.chunk(2, dim=-1)
+        return self.x_embedder(x) + self.c_embedder(c)
+
+
+def is_conditional(transformer: FluxTransformer2DModel) -> bool:
+    """Whether the input holds condition latents beside the noisy ones."""
+    return transformer.config.in_channels == 2 * transformer.out_channels
+
+
+def split(transformer: FluxTransformer2DModel) -> FluxTransformer2DModel:
+    """Widen a base transformer in place, for training: a zero-initialised condition embedder, all else untouched."""
+    x_embedder = transformer.x_embedder
+    c_embedder = nn.Linear(x_embedder.in_features, x_embedder.out_features).to(x_embedder.weight)
+    nn.init.zeros_(c_embedder.weight)
+    nn.init.zeros_(c_embedder.bias)
+    transformer.x_embedder = SplitEmbedder(x_embedder, c_embedder)
+    _register(transformer, x_embedder.in_features)
+    return transformer
+
+
+def join(transformer: FluxTransformer2DModel) -> FluxTransformer2DModel:
+    """The inverse of apart: one Linear in place of a `SplitEmbedder`, in place; what inference runs and saves."""
+    embedder = transformer.x_embedder
+    if isinstance(embedder, SplitEmbedder):
+        set_joint_embedder(transformer, embedder.x_embedder, embedder.c_embedder.weight, embedder.c_embedder.bias)
+    return transformer
+
+
+def set_joint_embedder(
+    transformer: FluxTransformer2DModel, x_embedder: nn.Linear, c_weight: Tensor, c_bias: Tensor
+) -> None:
+    """Give the transformer one Linear for `cat([x, c])`: weights (D, C) side by side, biases (D,) added."""
+    joint = nn.Linear(2 * x_embedder.in_features, x_embedder.out_features, device="meta")
+    weight = torch.cat([x_embedder.weight.data, c_weight.to(x_embedder.weight)], dim=1)
+    bias = x_embedder.bias.data + c_bias.to(x_embedder.bias)
+    joint.weight, joint.bias = nn.Parameter(weight), nn.Parameter(bias)
+    transformer.x_embedder = joint.requires_grad_(x_embedder.weight.requires_grad)
+    _register(transformer, x_embedder.in_features)
+
+
+def load_transformer(folder: str | Path, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
+    """A conditional (or plain) transformer from a folder in diffusers' or in the released layout.
+
+    The released file also holds its LoRA's tensors, which are expected there and ignored; `pytorch_lora_weights.safetensors`
+    has them properly. UserError names the folder and what is missing, unknown, or not readable.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    released = config.pop("_class_name", None) == RELEASED_CLASS
+    tensors = dict(_tensors(folder))
+    if released:
+        tensors = {key: value for key, value in tensors.items() if ".lora_" not in key and "lora_A" not in key}
+        try:
+            c_weight, c_bias = tensors.pop("c_embedder.weight"), tensors.pop("c_embedder.bias")
+        except KeyError as error:
+            raise UserError(f"{folder}: {error.args[0]} is missing; a released transformer has a c_embedder") from error
+    config = {key: value for key, value in config.items() if not key.startswith("_")}
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(**config)
+    expected = set(transformer.state_dict())
+    if missing := sorted(expected - set(tensors)):
+        raise UserError(f"{folder}: {len(missing)} tensors are missing, such as {', '.join(missing[:3])}")
+    if unknown := sorted(set(tensors) - expected):
+        raise UserError(f"{folder}: {len(unknown)} unknown tensors, such as {', '.join(unknown[:3])}")
+    try:
+        transformer.load_state_dict({key: value.to(dtype) for key, value in tensors.items()}, assign=True)
+    except RuntimeError as error:
+        raise UserError(f"{folder}: weights do not fit config.json: {str(error).splitlines()[-1].strip()}") from error
+    if released:
+        set_joint_embedder(transformer, transformer.x_embedder, c_weight, c_bias)
+    return transformer.eval()
+
+
+def _read_config(folder: Path) -> dict:
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'}: not a readable transformer config ({error})") from error
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder}: no .safetensors file here; weights are read from safetensors only")
+    for file in files:
+        try:
+            yield from load_file(file).items()
+        except SafetensorError as error:
+            raise UserError(f"{file}: not a whole safetensors file ({error}); download or copy it again") from error
+
+
+def _register(transformer: FluxTransformer2DModel, channels: int) -> None:
+    transformer.register_to_config(in_channels=2 * channels, out_channels=channels)
+    transformer.out_channels = channels
