@@ -109,6 +109,11 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
     return manifest
 
 
+def is_finished(output_dir: str | Path, stage: str) -> bool:
+    """Whether `stage` has completed in `output_dir`. UserError where its files are no longer whole."""
+    return (Path(output_dir) / MANIFEST).is_file() and bool(read_manifest(output_dir, stage))
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -42,7 +42,7 @@ class CurationConfig:
     selection: Any = MISSING  # -> curation.selection.Selection
 
 
-IGNORED = ("experiment", "batch_size", "shard", "num_shards", "device")
+IGNORED = ("experiment", "verdicts_dir", "batch_size", "shard", "num_shards", "device")  # when and where, not what
 
 
 @stage("curation", CurationConfig)
