@@ -33,7 +33,9 @@ def measures_figure(summary: dict[str, Any]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.9 + 0.62 * len(arms)), layout="constrained")
         axes = figure.subplots()
-        axes.axvline(summary["chance"]["CP"], color=COLOURS["CP"], linestyle=":", linewidth=1.2, zorder=0)
+        axes.axvline(
+            summary["chance"]["CP"], color=COLOURS["CP"], linestyle=":", linewidth=1.2, zorder=0, label="CP by chance"
+        )
         for shift, (name, colour) in zip((-0.2, 0.0, 0.2), COLOURS.items()):
             rows = np.arange(len(arms)) + shift
             values = np.array([[np.nan if arm[name][k] is None else arm[name][k] for k in ("value", "low", "high")]
@@ -51,7 +53,7 @@ def measures_figure(summary: dict[str, Any]) -> Figure:
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.grid(axis="x", color=GREY, alpha=0.2)
         axes.tick_params(length=0)
-        axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+        axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     return figure
 
 

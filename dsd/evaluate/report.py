@@ -66,17 +66,16 @@ def sheet_cards(inputs: Inputs, sheets: Mapping[int, Sheet]) -> list[dict[str, A
     """Sheets with what the judge, the selection and the recogniser say of their panel pairs."""
     if inputs.grids is None:
         return []
-    kept = {pair_key(row) for row in without_images(inputs.pairs)}
+    rejection_of = {pair_key(row): row["rejection"] for row in without_images(inputs.rejected)}
     cards = []
     for row in inputs.grids.select(spread(len(inputs.grids), NUM_SHEETS)):
         sheet = sheets[row["index"]]
         cards.append({"image": uri(row["image"]), "index": row["index"], "prompt": row["prompt"], "verdicts": [
             {
                 "panels": f"{verdict['first'] + 1}–{verdict['second'] + 1}",
-                "kept": (row["index"], verdict["first"], verdict["second"]) in kept,
-                "same": verdict["same"],
-                "reason": verdict["reason"] or verdict["defect"],
-                "truth": same_subject(sheet.readings[verdict["first"]], sheet.readings[verdict["second"]]),
+                "rejection": rejection_of.get((row["index"], verdict["first"], verdict["second"]), ""),
+                "doubted": verdict["same"]
+                != same_subject(sheet.readings[verdict["first"]], sheet.readings[verdict["second"]]),
             }
             for verdict in verdicts_of(inputs.verdicts, row["index"])
         ]})  # fmt: skip
@@ -91,8 +90,8 @@ def verdicts_of(verdicts: Dataset | None, grid: int) -> Sequence[dict[str, Any]]
 
 
 def without_images(pairs: Dataset | None) -> Sequence[Mapping[str, Any]]:
-    """Rows that name grid and panels; decoding the pictures would take a hundred times longer."""
-    return [] if pairs is None else list(pairs.select_columns(["grid", "reference_panel", "target_panel"]))
+    """Grid, panels and rejection of every pair; decoding the pictures would take a hundred times longer."""
+    return [] if pairs is None else list(pairs.select_columns(["grid", "reference_panel", "target_panel", "rejection"]))
 
 
 def rejection_cards(rejected: Dataset) -> list[dict[str, Any]]:

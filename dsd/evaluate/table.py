@@ -101,7 +101,8 @@ def tables(summary: dict[str, Any]) -> Iterator[Rows]:
 
 
 def title(name: str) -> str:
-    return name.replace("_", " ")
+    """As a reader sees it: "student - text_only" -> "student − text only"."""
+    return name.replace("_", " ").replace(" - ", " − ")
 
 
 def markdown(rows: Rows) -> str:
