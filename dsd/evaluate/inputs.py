@@ -48,6 +48,11 @@ class Inputs:
     def fingerprints(self) -> dict[str, dict[str, str]]:
         return {run.name: run.fingerprint for run in self.runs}
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long each stage took, as far as its manifest says."""
+        return {run.name: run.manifest["seconds"] for run in self.runs if "seconds" in run.manifest}
+
 
 def open_inputs(
     grids: str | None, curated: str | None, adapter: str | None, results: Mapping[str, str | None]
@@ -115,10 +120,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def open_results(folder: Path) -> Dataset:
-    """The results, their truths checked: they must be readable and settle every attribute of a subject."""
+    """The results of one method; their truths must be readable and settle every attribute of a subject."""
     results = read_shards(folder, "results")
     if len(results) == 0:
         raise UserError(f"{folder}: holds no results; give dsd-infer at least one job and run it again")
+    if len(methods := sorted(set(results["method"]))) > 1:
+        raise UserError(f"{folder}: mixes the methods {', '.join(methods)}; give each a run of dsd-infer of its own")
     for job, text in zip(results["job"], results["truth"]):
         try:
             absent = sorted(set(SUBJECT) - set(json.loads(text))) if text else []

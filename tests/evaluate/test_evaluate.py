@@ -67,8 +67,8 @@ def test_everything_is_measured_shown_and_not_done_twice(made, tmp_path, monkeyp
     assert {f.name for f in written} == {
         "config.yaml", "summary.json", "table.md", "measures.png", "report.html", "manifest.json"
     }  # fmt: skip
-    with caplog.at_level("INFO", logger="dsd"):
-        assert evaluate(monkeypatch, tmp_path, *arguments) == 0
+    assert evaluate(monkeypatch, tmp_path, *arguments) == 0
+    assert "done already" in caplog.text
     assert {f: f.stat().st_mtime_ns for f in out.iterdir()} == written
 
 
@@ -104,6 +104,7 @@ def test_changed_inputs_are_evaluated_again(made, tmp_path, monkeypatch) -> None
     second = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert first["arms"]["student"]["CP"]["value"] < second["arms"]["student"]["CP"]["value"] == 1
     assert first["inputs"] != second["inputs"]
+    assert second["seconds"] == {"results.student": 3.2}
 
 
 def test_the_same_inputs_give_the_same_files(made, tmp_path, monkeypatch) -> None:
@@ -133,7 +134,32 @@ def test_bad_input_is_one_line(arguments, said, made, tmp_path, monkeypatch, cap
     assert not (tmp_path / "report" / "config.yaml").exists(), "a misspelt input does not bind the folder"
 
 
-def test_a_half_written_shard_and_a_broken_truth_are_named(made, tmp_path, monkeypatch, capfd) -> None:
+@pytest.mark.parametrize(
+    ("truth", "said"),
+    [("{belly", "is not a JSON object"), ("3", "is not a JSON object"), ('{"belly": "red"}', "truth lacks body")],
+)
+def test_a_broken_truth_is_named(truth, said, tmp_path, monkeypatch, capfd) -> None:
+    folder = infer_run(tmp_path / "student", "copy_paste", num=2, truth=truth)
+    assert evaluate(monkeypatch, tmp_path, f"results={{student: {folder}}}") == 2
+    error = capfd.readouterr().err
+    assert "job 000" in error
+    assert said in error
+
+
+def test_verdicts_that_several_selections_share_are_found(made, tmp_path, monkeypatch) -> None:
+    shutil.copytree(made / "curated", tmp_path / "curated")
+    (tmp_path / "curated" / "verdicts").rename(tmp_path / "verdicts")
+    manifest = json.loads((tmp_path / "curated" / "manifest.json").read_text())
+    manifest["files"] = {name: size for name, size in manifest["files"].items() if "verdicts" not in name}
+    (tmp_path / "curated" / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "curated" / "config.yaml").write_text(f"verdicts_dir: {tmp_path}\n")
+    arguments = [f"grids={made / 'grids'}", f"curated={tmp_path / 'curated'}", f"results={{s: {made / 'student'}}}"]
+    assert evaluate(monkeypatch, tmp_path, *arguments) == 0
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert summary["curation"]["accuracy"]["num_pairs"] == 48
+
+
+def test_a_half_written_shard_is_named(made, tmp_path, monkeypatch, capfd) -> None:
     shutil.copytree(made / "student", tmp_path / "student")
     (shard,) = (tmp_path / "student" / "results").iterdir()
     shard.write_bytes(shard.read_bytes()[:-100])

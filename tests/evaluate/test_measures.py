@@ -57,7 +57,7 @@ def test_strangers_score_what_chance_says(tmp_path) -> None:
 
 
 def test_an_unknown_truth_is_read_off_the_reference(tmp_path) -> None:
-    scored, accuracy = scored_runs(tmp_path, student=("perfect", {"truth_known": False}))
+    scored, accuracy = scored_runs(tmp_path, student=("perfect", {"truth": ""}))
     assert all(job.measures["CP"] == 1 for job in scored["student"])
     assert accuracy == {}
 

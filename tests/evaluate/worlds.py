@@ -48,7 +48,7 @@ def leave(folder: Path, stage: str, shards: dict[str, tuple[type, Sequence[objec
     return folder
 
 
-def infer_run(folder: Path, method: str, num: int = 12, seed: int = 0, truth_known: bool = True) -> Path:
+def infer_run(folder: Path, method: str, num: int = 12, seed: int = 0, truth: str | None = None) -> Path:
     """What dsd-infer leaves: `num` jobs done by a method whose CP and PF are known."""
     rng = np.random.default_rng(7)  # every method gets the same jobs
     subjects, contexts = sample_subjects(rng, num, "held_out"), sample_contexts(rng, num)
@@ -70,7 +70,7 @@ def infer_run(folder: Path, method: str, num: int = 12, seed: int = 0, truth_kno
             prompt=captions.panel(rng, subjects[i], asked[i]),
             seed=seed,
             method=method,
-            truth=json.dumps(words(subjects[i], SUBJECT)) if truth_known else "",
+            truth=json.dumps(words(subjects[i], SUBJECT)) if truth is None else truth,
             config_hash="c0ffee",
         )
         for i in range(num)
