@@ -87,9 +87,11 @@ def main(cfg: DictConfig) -> None:
     write_report(report, summary, inputs, sheets, scored)
     counts = {"results": sum(map(len, scored.values())), "grids": len(sheets)}
     seconds = round(time.monotonic() - began, 1)
+    means = {arm: {k: row[k]["value"] for k in ("CP", "PF", "CPxPF")} for arm, row in summary["arms"].items()}
     write_manifest(
-        output_dir, "evaluate", counts, paths, config_hash=config_hash, inputs=inputs.fingerprints, seconds=seconds
-    )
+        output_dir, "evaluate", counts, paths,
+        config_hash=config_hash, inputs=inputs.fingerprints, arms=means, seconds=seconds,
+    )  # fmt: skip
     print("\n\n".join(map(table.plain, table.tables(summary))))
     log.info("evaluate: %d pictures of %d runs; look at %s", counts["results"], len(scored), report)
 
