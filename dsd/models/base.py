@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils.logging import disable_progress_bar
 
 from dsd.errors import UserError
 
@@ -50,6 +51,7 @@ def load_pipeline(
         folder.expanduser() / "model_index.json"
     ).is_file():
         raise UserError(f"model.path={path}: no pipeline folder (model_index.json) there")
+    disable_progress_bar()
     try:
         pipeline = cls.from_pretrained(where, torch_dtype=to_dtype(dtype), use_safetensors=True, **parts)
     except (OSError, ValueError, KeyError) as error:

@@ -10,7 +10,7 @@ from torchvision.transforms.functional import to_pil_image
 from dsd.records import Prompt, layout_shape
 from dsd.toybox import captions
 from dsd.toybox.sheets import Sheets, sample_sheets
-from dsd.toybox.world import CONTEXT, SUBJECT, UNNAMED
+from dsd.toybox.world import CONTEXT, SUBJECT, UNNAMED, held_out, subject_numbers
 
 
 class ToyboxPrompts:
@@ -45,9 +45,13 @@ class Oracle:
 
     def _draw(self, prompt: Prompt, seed: int) -> Image.Image:
         rng = np.random.default_rng(seed)
-        unnamed = {name: str(rng.choice(values)) for name, values in UNNAMED.items()}
-        said = [unnamed | captions.read(text) for text in prompt.panel_captions]
-        subjects = np.array([[values.index(p[name]) for name, values in SUBJECT.items()] for p in said])
+        said = [captions.read(text) for text in prompt.panel_captions]
+        while True:  # until the draw is no held-out subject
+            drawn = {name: str(rng.choice(values)) for name, values in UNNAMED.items()}
+            said = [panel | drawn for panel in said]
+            subjects = np.array([[values.index(p[name]) for name, values in SUBJECT.items()] for p in said])
+            if not held_out(subject_numbers(subjects)).any():
+                break
         contexts = np.array([[values.index(p[name]) for name, values in CONTEXT.items()] for p in said])
         pixels = Sheets(prompt.layout, prompt.relation, subjects[None], contexts[None]).pixels()[0]
         return to_pil_image((pixels * 255).round().to(torch.uint8))

@@ -1,8 +1,10 @@
 """Tokenizers and text encoders of the toybox: FLUX's classes over the vocabulary of the grammar."""
 
+import json
 import re
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
@@ -19,44 +21,38 @@ def corpus() -> list[str]:
     return [prompt for layout, relation in kinds for prompt in sample_sheets(rng, 400, layout, relation).prompts(rng)]
 
 
-def build_tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
-    """CLIP's byte-pair encoding trained on the corpus; for T5 a unigram model in which every word is one piece."""
-    texts = corpus()
+def train_clip_tokenizer(texts: list[str], vocab_size: int = 1024) -> CLIPTokenizer:
+    """CLIP's byte-pair encoding, learnt from these texts; any other text still has a spelling."""
     start, end = "<|startoftext|>", "<|endoftext|>"
-    pairs = CLIPTokenizer()  # lends its normaliser and its way of splitting words
+    splitter = CLIPTokenizer().backend_tokenizer  # lends its normaliser and its way of splitting words
     learner = Tokenizer(models.BPE(unk_token=end, end_of_word_suffix="</w>"))
-    learner.normalizer = pairs.backend_tokenizer.normalizer
-    learner.pre_tokenizer = pairs.backend_tokenizer.pre_tokenizer
-    alphabet = sorted({character for character in pre_tokenizers.ByteLevel.alphabet()})
-    learner.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=1024,
-            special_tokens=[start, end],
-            initial_alphabet=alphabet,
-            end_of_word_suffix="</w>",
-            show_progress=False,
-        ),
+    learner.normalizer, learner.pre_tokenizer = splitter.normalizer, splitter.pre_tokenizer
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[start, end],
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
-    learnt = models_json(learner)
-    vocab = dict(learnt["vocab"])
-    for character in alphabet:  # any last letter is known, so that any word is
+    learner.train_from_iterator(texts, trainer)
+    learnt = json.loads(learner.to_str())["model"]
+    vocab = learnt["vocab"]
+    for character in alphabet:  # any letter may end a word
         vocab.setdefault(character + "</w>", len(vocab))
     merges = [tuple(merge) for merge in learnt["merges"]]
-    clip = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
 
+
+def build_tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
+    """CLIP's learnt from the corpus; for T5 a unigram model in which every word of the grammar is one piece."""
+    texts = corpus()
     pieces = sorted({piece for text in texts for piece in re.findall(r"[^\s,.:]+|[,.:]", text)})
     words = [(piece if piece in ",.:" else "▁" + piece, -3.0) for piece in pieces]
     letters = [(chr(code), -12.0) for code in range(33, 127) if chr(code) not in ",.:"]
     specials = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -6.0)]
     t5 = T5Tokenizer(vocab=specials + words + letters, extra_ids=0, model_max_length=512)
-    return clip, t5
-
-
-def models_json(tokenizer: Tokenizer) -> dict:
-    import json
-
-    return json.loads(tokenizer.to_str())["model"]
+    return train_clip_tokenizer(texts), t5
 
 
 def build_text_encoders(clip: CLIPTokenizer, t5: T5Tokenizer) -> tuple[CLIPTextModel, T5EncoderModel]:
@@ -87,4 +83,24 @@ def build_text_encoders(clip: CLIPTokenizer, t5: T5Tokenizer) -> tuple[CLIPTextM
         pad_token_id=t5.pad_token_id,
         eos_token_id=t5.eos_token_id,
     )
-    return CLIPTextModel(clip_config), T5EncoderModel(t5_config)
+    t5_encoder = T5EncoderModel(t5_config)
+    look_left(t5_encoder)
+    return CLIPTextModel(clip_config), t5_encoder
+
+
+@torch.no_grad()
+def look_left(encoder: T5EncoderModel) -> None:
+    """Begin T5's relative position bias as ALiBi-like slopes: two heads favour near words on the left, one near words.
+
+    FLUX gives text tokens no positions, so T5 alone can tell which panel's tag a word stands behind. Its own start, a bias
+    near zero, left the prompt a bag of words for thousands of steps: scenes right, in the wrong panels (LOG.md).
+    """
+    table = encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight  # (32 buckets, 4 heads)
+    half = len(table) // 2
+    distance = torch.arange(half).float()
+    far = distance >= half // 2  # buckets of single distances first, then ever wider ones up to 128
+    distance[far] = half / 2 * (128 / (half / 2)) ** ((distance[far] - half // 2) / (half // 2))
+    left, right = table[:half], table[half:]
+    for head, slope in ((0, 0.3), (1, 0.15)):
+        left[:, head], right[:, head] = -slope * distance, -4.0
+    left[:, 2] = right[:, 2] = -0.4 * distance

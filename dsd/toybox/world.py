@@ -54,6 +54,11 @@ def subject_rows(ids: np.ndarray) -> np.ndarray:
     return np.stack(np.unravel_index(ids, [len(values) for values in SUBJECT.values()]), axis=-1)
 
 
+def subject_numbers(rows: np.ndarray) -> np.ndarray:
+    """The inverse of `subject_rows`: (B, S) -> (B,)."""
+    return np.ravel_multi_index(tuple(np.asarray(rows).T), [len(values) for values in SUBJECT.values()])
+
+
 def held_out(ids: np.ndarray) -> np.ndarray:
     """(B,) -> (B,) bool. A tenth of all subjects, spread evenly over every attribute; no model is trained on them."""
     mixed = np.asarray(ids, np.uint64) * np.uint64(2654435761) % np.uint64(2**32)

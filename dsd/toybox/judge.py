@@ -1,0 +1,219 @@
+"""The judge for curation: a tiny CLIP, built and trained through open_clip.
+
+It reads attributes by zero-shot words, and calls two panels the same subject when every attribute reads the same. Its
+training captions name random details of a picture, unnamed ones too, as a vision-language model can.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from dsd.models.base import resolve, to_device
+from dsd.records import Verdict as VerdictRow
+from dsd.toybox import captions
+from dsd.toybox.fit import fit
+from dsd.toybox.panels import PanelStream, Panels, draw_panels, through_vae
+from dsd.toybox.text import train_clip_tokenizer
+from dsd.toybox.world import ATTRIBUTES, CONTEXT, NAMED, SUBJECT, held_out, subject_numbers
+from dsd.vlm import Verdict
+
+SEED = 11
+BATCH = 192
+CONFIG: dict[str, Any] = {
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16},
+    "text_cfg": {"context_length": 40, "width": 128, "heads": 4, "layers": 2, "pool_type": "eos"},
+}
+# How a value is put into words for zero-shot reading.
+PHRASES = {
+    "colour": "a {} critter",
+    "body": "a {} critter",
+    "belly": "a critter with {} belly",
+    "headgear": "a critter with {}",
+    "headgear_colour": "a critter with {} headgear",
+    "eyes": "a critter with {} eyes",
+}
+
+
+def train_judge(folder: Path, out: Path, num_steps: int = 1600, lr: float = 2e-3, device: str = "cpu") -> None:
+    torch.manual_seed(SEED)
+    rng = np.random.default_rng(SEED)
+    panels = draw_panels(rng, 4000)
+    texts = [captions.describe_all(rng, s, c) for s, c in zip(panels.subjects, panels.contexts, strict=True)]
+    tokenizer = train_clip_tokenizer(texts)
+    text_cfg = CONFIG["text_cfg"] | {"vocab_size": len(tokenizer), "eos_id": tokenizer.eos_token_id}
+    config = CONFIG | {"text_cfg": text_cfg}
+    clip = open_clip.model.CLIP(**config).to(device)
+    vae = AutoencoderKL.from_pretrained(out / "teacher" / "vae").eval()
+    stream, contrast = PanelStream(vae, SEED), open_clip.loss.ClipLoss()
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        batch, rng = stream.batch(step, BATCH), np.random.default_rng((SEED, step, 1))
+        texts = [
+            captions.describe_all(rng, s, c, keep=rng.uniform(0.1, 0.9))
+            for s, c in zip(batch.subjects, batch.contexts, strict=True)
+        ]
+        ids = tokenize(tokenizer, texts).to(device)
+        image_features, text_features, scale = clip(batch.pixels.to(device) * 2 - 1, ids)[:3]
+        loss = contrast(image_features, text_features, scale)
+        return loss, {"scale": scale.detach()}
+
+    fit(clip, loss_at, folder, num_steps=num_steps, lr=lr, weight_decay=0.05)
+    where = out / "judge"
+    where.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in clip.state_dict().items()}, where / "clip.safetensors")
+    (where / "open_clip_config.json").write_text(json.dumps(config, indent=2))
+    tokenizer.save_pretrained(where)
+    judge = ToyboxJudge(str(where), device)
+    (where / "accuracy.json").write_text(json.dumps(measure(judge, vae), indent=2))
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    length = CONFIG["text_cfg"]["context_length"]
+    return tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+
+
+class ToyboxJudge:
+    """`dsd.vlm.Judge` on the tiny CLIP."""
+
+    def __init__(self, path: str = "pkg://dsd.toybox/weights/judge", device: str = "auto") -> None:
+        from transformers import CLIPTokenizer
+
+        folder, self.device = Path(resolve(path)), to_device(device)
+        config = json.loads((folder / "open_clip_config.json").read_text())
+        self.clip = open_clip.model.CLIP(**config).to(self.device).eval()
+        self.clip.load_state_dict(load_file(folder / "clip.safetensors"))
+        tokenizer = CLIPTokenizer.from_pretrained(folder)
+        self.words = {}  # attribute -> (its values' unit text features)
+        with torch.inference_mode():
+            for name, values in ATTRIBUTES.items():
+                rows = []
+                for value in values:
+                    wordings = [w for w in captions.WORDINGS.get(name, {}).get(value, (value,)) if w]
+                    texts = [PHRASES.get(name, "a critter {}").format(w) for w in wordings]
+                    features = self.clip.encode_text(tokenize(tokenizer, texts).to(self.device), normalize=True)
+                    rows.append(F.normalize(features.mean(0), dim=0))
+                self.words[name] = torch.stack(rows)
+
+    @torch.inference_mode()
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """(B, D), unit length."""
+        size = (64, 64)
+        pixels = [pil_to_tensor(i.convert("RGB") if i.size == size else i.convert("RGB").resize(size)) for i in images]
+        return self.clip.encode_image(torch.stack(pixels).to(self.device) / 127.5 - 1, normalize=True)
+
+    @torch.inference_mode()
+    def readings(self, features: Tensor) -> dict[str, Tensor]:
+        """(B, D) -> {attribute: probabilities of its values (B, K)}."""
+        scale = self.clip.logit_scale.exp()
+        return {name: (scale * features @ words.T).softmax(-1) for name, words in self.words.items()}
+
+    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Verdict]:
+        if not references:
+            return []
+        left, right = self.features(references), self.features(targets)
+        similarity = (left * right).sum(-1).tolist()
+        left_readings, right_readings = self.readings(left), self.readings(right)
+        verdicts = []
+        for row in range(len(references)):
+            here = {name: left_readings[name][row] for name in SUBJECT}
+            there = {name: right_readings[name][row] for name in SUBJECT}
+            first = {name: SUBJECT[name][int(p.argmax())] for name, p in here.items()}
+            second = {name: SUBJECT[name][int(p.argmax())] for name, p in there.items()}
+            differing = [f"{n.replace('_', ' ')} {first[n]} and {second[n]}" for n in SUBJECT if first[n] != second[n]]
+            agreement = float(np.prod([float(here[n] @ there[n]) for n in SUBJECT]))
+            confidence = min(float(p.max()) for p in (*here.values(), *there.values()))
+            verdicts.append(
+                Verdict(
+                    common_subject=f"a {first['colour']} {first['body']} critter",
+                    reference_description=describe(first),
+                    target_description=describe(second),
+                    same=not differing,
+                    reason="; ".join(differing) or "every attribute reads the same",
+                    scores={"similarity": similarity[row], "confidence": confidence, "agreement": agreement},
+                )
+            )
+        return verdicts
+
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        if not images:
+            return []
+        said = self._say(images, (*NAMED, *CONTEXT))
+        return [f"a {s['colour']} {s['body']} critter, {place(s)}" for s in said]
+
+    def instruct(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[str]:
+        if not targets:
+            return []
+        return [f"show this critter {place(said)}" for said in self._say(targets, tuple(CONTEXT))]
+
+    def _say(self, images: Sequence[Image.Image], names: Sequence[str]) -> list[dict[str, str]]:
+        """The plainest wording of what is read."""
+        readings = self.readings(self.features(images))
+        chosen = {name: readings[name].argmax(-1).tolist() for name in names}
+        return [
+            {name: captions.WORDINGS[name][ATTRIBUTES[name][chosen[name][row]]][0] for name in names}
+            for row in range(len(images))
+        ]
+
+
+def place(said: dict[str, str]) -> str:
+    return ", ".join(said[name] for name in ("size", "tilt", "position", "scene", "light"))
+
+
+def describe(read: dict[str, str]) -> str:
+    """A subject in full: `parse_description` reads it back."""
+    return (
+        f"a {read['colour']} {read['body']} critter with {read['belly']} belly, {read['headgear_colour']} "
+        f"{read['headgear']}, {read['eyes']} eyes"
+    )
+
+
+def parse_description(text: str) -> dict[str, str]:
+    who, details = text.removeprefix("a ").split(" critter with ")
+    belly, headgear, eyes = details.split(", ")
+    colour, _, kind = headgear.partition(" ")
+    named = dict(zip(NAMED, who.split(" "), strict=True))
+    return named | {
+        "belly": belly.removesuffix(" belly"),
+        "headgear": kind,
+        "headgear_colour": colour,
+        "eyes": eyes.removesuffix(" eyes"),
+    }
+
+
+def shows_held_out_subject(verdict: VerdictRow) -> bool:
+    """Whether either panel seems to show a subject of the evaluation: such pairs are not learnt from."""
+    if not verdict.first_description:
+        return False
+    read = [parse_description(text) for text in (verdict.first_description, verdict.second_description)]
+    rows = np.array([[SUBJECT[name].index(r[name]) for name in SUBJECT] for r in read])
+    return bool(held_out(subject_numbers(rows)).any())
+
+
+@torch.inference_mode()
+def measure(judge: ToyboxJudge, vae: AutoencoderKL, num: int = 2000) -> dict[str, Any]:
+    """Zero-shot accuracy by attribute on held-out subjects, drawn and through the VAE."""
+    rng = np.random.default_rng((SEED, 99))
+    drawn = draw_panels(rng, num, "held_out")
+    return {name: accuracy(judge, panels) for name, panels in (("drawn", drawn), ("vae", through_vae(vae, drawn, rng)))}
+
+
+def accuracy(judge: ToyboxJudge, panels: Panels) -> dict[str, float]:
+    features = torch.cat([judge.clip.encode_image(p * 2 - 1, normalize=True) for p in panels.pixels.split(256)])
+    readings, truth = judge.readings(features), np.concatenate([panels.subjects, panels.contexts], axis=1).T
+    result = {
+        name: round(float((readings[name].argmax(-1).numpy() == row).mean()), 4)
+        for name, row in zip(ATTRIBUTES, truth, strict=True)
+    }
+    return result | {"mean": round(float(np.mean(list(result.values()))), 4)}
