@@ -1,0 +1,178 @@
+"""`dsd-infer`: a reference and a prompt -> picture. One (image=, prompt=), or a whole set of jobs (jobs=...)."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm
+
+from dsd.app import claim, resolved, stage
+from dsd.errors import UserError
+from dsd.flow import seed_at
+from dsd.infer.jobs import Job, read_picture
+from dsd.infer.methods import Method, Settings
+from dsd.manifest import atomic, is_finished, write_manifest
+from dsd.models.adapter import read_adapter
+from dsd.models.base import resolve
+from dsd.models.config import ModelConfig
+from dsd.models.latents import FITS
+from dsd.pictures import contact_sheet
+from dsd.records import Result, features
+from dsd.shards import Failure, Shard, pending_shards, read_failures, read_shards, write_shard
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class InferConfig:
+    """configs/infer.yaml."""
+
+    output_dir: str = MISSING
+    experiment: str | None = None
+    image: str | None = None  # one reference ...
+    prompt: str | None = None  # ... and what to draw
+    output: str | None = None  # file of the one picture; by default named by its prompt's hash in output_dir
+    jobs: Any = None  # -> infer.jobs.JobSource, or nothing for the one picture
+    adapter: str | None = None  # folder of dsd-train, or its adapter.safetensors
+    transformer: str | None = None  # released layout: folder of the conditional transformer
+    lora: str | None = None  # released layout: pytorch_lora_weights.safetensors
+    seed: int = MISSING
+    settings: Settings = MISSING
+    batch_size: int = MISSING
+    rows_per_shard: int = MISSING
+    shard: int = 0
+    num_shards: int = 1
+    device: str = "auto"
+    model: ModelConfig = MISSING
+    method: Any = MISSING  # -> infer.methods.Method
+
+
+IGNORED = ("experiment", "batch_size", "shard", "num_shards", "device", "output")
+
+
+@stage("infer", InferConfig)
+def main(cfg: DictConfig) -> None:
+    check(cfg)
+    if not cfg.jobs:
+        draw_one(cfg)
+    else:
+        draw_jobs(cfg)
+
+
+def draw_one(cfg: DictConfig) -> None:
+    """One picture: a PNG that carries its prompt, seed and settings."""
+    if cfg.image is None or cfg.prompt is None:
+        raise UserError("nothing to draw: give image=reference.png prompt='...', or jobs=folder|jsonl|toybox")
+    if not cfg.prompt.strip():
+        raise UserError("prompt is empty; say what to draw")
+    reference = read_picture(cfg.image)
+    config = resolved(cfg)
+    (picture,) = instantiate(cfg.method)([reference], [cfg.prompt], [cfg.seed])
+    path = Path(cfg.output or Path(cfg.output_dir) / f"{Path(cfg.image).stem}-{seed_at(cfg.seed, *cfg.prompt.encode()):016x}.png")
+    text = PngInfo()
+    for name, value in (("prompt", cfg.prompt), ("seed", cfg.seed), ("settings", json.dumps(config["settings"]))):
+        text.add_itxt(name, str(value))
+    with atomic(path) as temporary:
+        picture.save(temporary, "PNG", pnginfo=text)
+    log.info("infer: %s (%d x %d, seed %d)", path, picture.width, picture.height, cfg.seed)
+
+
+def draw_jobs(cfg: DictConfig) -> None:
+    """All jobs, in shards; a job that fails is recorded with its reason and does not stop the others."""
+    output_dir, began = Path(cfg.output_dir), time.monotonic()
+    jobs = instantiate(cfg.jobs)
+    config_hash = claim(output_dir, cfg, IGNORED)
+    if is_finished(output_dir, "infer"):
+        log.info("infer: done already, in %s", output_dir)
+        return
+    state = PartialState()
+    worker, workers = cfg.shard * state.num_processes + state.process_index, cfg.num_shards * state.num_processes
+    todo = pending_shards(output_dir, "results", len(jobs), cfg.rows_per_shard, worker, workers)
+    if todo:
+        method = instantiate(cfg.method)
+        num = sum(shard.stop - shard.start for shard in todo)
+        with tqdm(total=num, desc="pictures", unit="picture", mininterval=1, disable=not state.is_local_main_process) as bar:
+            for shard in todo:
+                rows = results(shard, jobs, method, cfg.method.name, cfg.seed, cfg.batch_size, config_hash, bar)
+                write_shard(shard, rows, features(Result))
+    state.wait_for_everyone()
+    if not state.is_main_process or pending_shards(output_dir, "results", len(jobs), cfg.rows_per_shard):
+        log.info("infer: shard %d of %d done, others are still to come", cfg.shard, cfg.num_shards)
+        return
+    rows, failures = read_shards(output_dir, "results"), read_failures(output_dir, "results")
+    if not len(rows):
+        raise UserError(f"all {len(failures)} jobs failed, the first because: {failures[0]['reason']}")
+    shown = rows.select(range(min(16, len(rows))))
+    pictures = [image for row in shown for image in (row["reference"], row["image"])]
+    labels = [text for row in shown for text in ("reference", row["prompt"])]
+    contact_sheet(pictures, labels, columns=8, cell=160).save(output_dir / "overview.png")
+    counts = {"results": len(rows), "failed": len(failures)}
+    seconds = round(time.monotonic() - began, 1)
+    write_manifest(output_dir, "infer", counts, config_hash=config_hash, seconds=seconds)
+    log.info(
+        "infer: %d pictures by %s (%d failed) in %s; look at %s",
+        len(rows), cfg.method.name, len(failures), output_dir, output_dir / "overview.png",
+    )  # fmt: skip
+
+
+def results(
+    shard: Shard,
+    jobs: Sequence[Job],
+    method: Method,
+    name: str,
+    seed: int,
+    batch_size: int,
+    config_hash: str,
+    bar: tqdm,
+) -> Iterator[Result | Failure]:
+    """Yield the results of jobs shard.start..stop-1, in order."""
+    for start in range(shard.start, shard.stop, batch_size):
+        batch: list[tuple[Job, Image.Image, int]] = []
+        for position in range(start, min(start + batch_size, shard.stop)):
+            job = jobs[position]
+            try:
+                batch.append((job, job.picture(), seed_at(seed, position) if job.seed is None else job.seed))
+            except UserError as error:
+                log.warning("job %s failed: %s", job.name, error)
+                yield Failure({"job": job.name, "prompt": job.prompt}, str(error))
+        if batch:
+            pictures = method([p for _, p, _ in batch], [j.prompt for j, _, _ in batch], [s for _, _, s in batch])
+            for (job, reference, job_seed), picture in zip(batch, pictures, strict=True):
+                shown = reference.convert("RGB")
+                yield Result(job.name, picture, shown, job.prompt, job_seed, name, job.truth, config_hash)
+        bar.update(min(start + batch_size, shard.stop) - start)
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse values that cannot work before anything is loaded."""
+    for name in ("guidance_scale", "image_guidance_scale", "text_guidance_scale"):
+        if not math.isfinite(cfg.settings[name]):
+            raise UserError(f"settings.{name}={cfg.settings[name]}: a finite number is needed")
+    for name in ("batch_size", "rows_per_shard"):
+        if cfg[name] < 1:
+            raise UserError(f"{name}={cfg[name]}: at least 1 is needed")
+    for name in ("height", "width"):
+        if cfg.settings[name] < 16 or cfg.settings[name] % 16:
+            raise UserError(f"settings.{name}={cfg.settings[name]}: a positive multiple of 16 is needed")
+    if cfg.settings.num_inference_steps < 1:
+        raise UserError(f"settings.num_inference_steps={cfg.settings.num_inference_steps}: at least 1 is needed")
+    if cfg.settings.fit not in FITS:
+        raise UserError(f"settings.fit={cfg.settings.fit}: choose one of {', '.join(FITS)}")
+    if not 0 <= cfg.seed < 2**63:
+        raise UserError(f"seed={cfg.seed}: a number from 0 to 2^63 - 1 is needed")
+    if cfg.adapter is not None:
+        read_adapter(resolve(cfg.adapter))
+
+
+if __name__ == "__main__":
+    main()
