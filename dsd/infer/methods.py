@@ -23,7 +23,7 @@ class Method(Protocol):
     ) -> list[Image.Image]: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Settings:
     """How a picture is drawn: the pipeline's own names."""
 

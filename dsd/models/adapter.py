@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers import FluxTransformer2DModel
 from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from dsd.manifest import atomic
 from dsd.models.conditional import SplitEmbedder, set_joint_embedder, split
 
 ADAPTER = "adapter.safetensors"
+NAME = "dsd"  # of the LoRA within peft, when it is not fused
 # What the released LoRA holds; in single blocks only to_q, to_k, to_v exist.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 ALL_LINEAR = (*ATTENTION, "net.0.proj", "net.2", "proj_mlp", "proj_out")
@@ -115,19 +116,16 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bo
         use_rslora=metadata["lora"]["use_rslora"],
         use_dora=metadata["lora"]["use_dora"],
     )
-    load_lora(transformer, state, config, fuse)
+    transformer.add_adapter(config, adapter_name=NAME)
+    lora = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
+    unknown = set_peft_model_state_dict(transformer, lora, adapter_name=NAME).unexpected_keys
+    if unknown:
+        raise UserError(f"{path}: {len(unknown)} unknown tensors, such as {unknown[0]}")
+    if fuse:
+        transformer.fuse_lora(adapter_names=[NAME])
+        transformer.unload_lora()
     set_joint_embedder(transformer, transformer.x_embedder, c_weight, c_bias)
     return metadata
-
-
-def load_lora(transformer: FluxTransformer2DModel, state: dict[str, Tensor], config: LoraConfig, fuse: bool) -> None:
-    """Add LoRA tensors (keys `transformer.*`) to a transformer and, if asked, merge them into its weights."""
-    transformer.load_lora_adapter(
-        state, prefix="transformer", adapter_name="dsd", metadata=config.to_dict() | {"target_modules": list(config.target_modules)}
-    )
-    if fuse:
-        transformer.fuse_lora(adapter_names=["dsd"])
-        transformer.unload_lora()
 
 
 def describe(transformer: FluxTransformer2DModel, path: str) -> dict[str, str]:

@@ -96,10 +96,12 @@ def sheet(
     return " ".join([head, *(f"{tag} {text}" for tag, text in zip(tags, panels, strict=True))])
 
 
-def describe_all(rng: np.random.Generator, subject_row: np.ndarray, context_row: np.ndarray, keep: float = 1.0) -> str:
-    """A judge's caption: it may name everything, each detail with probability `keep`, in any order."""
+def describe_all(
+    rng: np.random.Generator, subject_row: np.ndarray, context_row: np.ndarray, keep: float = 1.0, keep_context: float = 1.0
+) -> str:
+    """A judge's caption: it may name everything, each detail with probability `keep` (or `keep_context`)."""
     said = words(subject_row, SUBJECT)
-    where = [part for part in context(rng, context_row).split(", ") if rng.random() < keep]
+    where = [part for part in context(rng, context_row).split(", ") if rng.random() < keep_context]
     details = {
         "belly": f"{said['belly']} belly",
         "headgear": said["headgear"],

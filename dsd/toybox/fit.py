@@ -36,7 +36,7 @@ def fit(
 ) -> None:
     """Train `model` in place. `loss_at(step)` returns the loss and what to log beside it.
 
-    `folder` receives `checkpoint.pt` (the latest) and `curve.jsonl` (one line every `log_every` steps).
+    `folder` receives `checkpoint.pt` (the latest) and `curve.jsonl` (one line every `log_every` steps, the loss averaged over them).
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -50,6 +50,7 @@ def fit(
         kept = [line for line in curve.read_text().splitlines() if json.loads(line)["step"] <= start]
         curve.write_text("".join(line + "\n" for line in kept))
     model.train()
+    total = torch.zeros((), device=parameters[0].device)
     began = time.monotonic() - seconds
     for step in (bar := tqdm(range(start, num_steps), initial=start, total=num_steps, desc=folder.name, mininterval=5)):
         for group in optimizer.param_groups:
@@ -59,9 +60,11 @@ def fit(
         norm = nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        total += loss.detach()
         done = step + 1
         if done % log_every == 0 or done == num_steps:
-            line = {"step": done, "loss": loss, "grad_norm": norm, **metrics}
+            line = {"step": done, "loss": total / ((done - 1) % log_every + 1), "grad_norm": norm, **metrics}
+            total.zero_()
             line = {key: round(float(torch.as_tensor(value).detach()), 6) for key, value in line.items()}
             bar.set_postfix(loss=f"{line['loss']:.4f}")
             with curve.open("a") as file:

@@ -1,7 +1,8 @@
 """The judge for curation: a tiny CLIP, built and trained through open_clip.
 
-It reads attributes by zero-shot words, and calls two panels the same subject when every attribute reads the same. Its
-training captions name random details of a picture, unnamed ones too, as a vision-language model can.
+It reads attributes by words (a picture's embedding against those of "a critter with blue belly", ...), and calls two
+panels the same subject when every attribute reads the same. It was taught unnamed attributes too, as a vision-language
+model knows them.
 """
 
 import json
@@ -29,11 +30,11 @@ from dsd.toybox.world import ATTRIBUTES, CONTEXT, NAMED, SUBJECT, held_out, subj
 from dsd.vlm import Verdict
 
 SEED = 11
-BATCH = 192
+BATCH, CAPTIONED = 128, 48
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16},
-    "text_cfg": {"context_length": 40, "width": 128, "heads": 4, "layers": 2, "pool_type": "eos"},
+    "text_cfg": {"context_length": 32, "width": 64, "heads": 4, "layers": 2, "pool_type": "eos"},
 }
 # How a value is put into words for zero-shot reading.
 PHRASES = {
@@ -46,7 +47,7 @@ PHRASES = {
 }
 
 
-def train_judge(folder: Path, out: Path, num_steps: int = 1600, lr: float = 2e-3, device: str = "cpu") -> None:
+def train_judge(folder: Path, out: Path, num_steps: int = 1800, lr: float = 2e-3, device: str = "cpu") -> None:
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     panels = draw_panels(rng, 4000)
@@ -58,16 +59,26 @@ def train_judge(folder: Path, out: Path, num_steps: int = 1600, lr: float = 2e-3
     vae = AutoencoderKL.from_pretrained(out / "teacher" / "vae").eval()
     stream, contrast = PanelStream(vae, SEED), open_clip.loss.ClipLoss()
 
+    phrases = {name: tokenize(tokenizer, phrases_of(name)).to(device) for name in ATTRIBUTES}
+    sizes = [len(ids) for ids in phrases.values()]
+
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         batch, rng = stream.batch(step, BATCH), np.random.default_rng((SEED, step, 1))
+        truth = torch.as_tensor(np.concatenate([batch.subjects, batch.contexts], axis=1)).to(device)
+        image_features = clip.encode_image(batch.pixels.to(device) * 2 - 1, normalize=True)
+        # Every picture against every value of each attribute in words: what zero-shot reading will ask.
+        words = clip.encode_text(torch.cat(list(phrases.values())), normalize=True)
+        logits = (clip.logit_scale.exp() * image_features @ words.T).split(sizes, dim=-1)
+        reading = torch.stack([F.cross_entropy(part, truth[:, i]) for i, part in enumerate(logits)]).mean()
+        right = torch.stack([(part.argmax(-1) == truth[:, i]).float().mean() for i, part in enumerate(logits)]).mean()
+        # Pictures against whole captions, CLIP's own loss.
         texts = [
-            captions.describe_all(rng, s, c, keep=rng.uniform(0.1, 0.9))
-            for s, c in zip(batch.subjects, batch.contexts, strict=True)
+            captions.describe_all(rng, s, c, keep=rng.uniform(0.3, 1.0), keep_context=0.8 * (rng.random() < 0.2))
+            for s, c in zip(batch.subjects[:CAPTIONED], batch.contexts[:CAPTIONED], strict=True)
         ]
-        ids = tokenize(tokenizer, texts).to(device)
-        image_features, text_features, scale = clip(batch.pixels.to(device) * 2 - 1, ids)[:3]
-        loss = contrast(image_features, text_features, scale)
-        return loss, {"scale": scale.detach()}
+        text_features = clip.encode_text(tokenize(tokenizer, texts).to(device), normalize=True)
+        contrastive = contrast(image_features[:CAPTIONED], text_features, clip.logit_scale.exp())
+        return reading + 0.1 * contrastive, {"accuracy": right, "contrastive": contrastive}
 
     fit(clip, loss_at, folder, num_steps=num_steps, lr=lr, weight_decay=0.05)
     where = out / "judge"
@@ -84,6 +95,12 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     return tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
 
 
+def phrases_of(name: str) -> list[str]:
+    """An attribute's values in words, in the plainest wording."""
+    wordings = [captions.WORDINGS.get(name, {}).get(value, (value,))[0] for value in ATTRIBUTES[name]]
+    return [PHRASES.get(name, "a critter {}").format(wording) for wording in wordings]
+
+
 class ToyboxJudge:
     """`dsd.vlm.Judge` on the tiny CLIP."""
 
@@ -95,16 +112,11 @@ class ToyboxJudge:
         self.clip = open_clip.model.CLIP(**config).to(self.device).eval()
         self.clip.load_state_dict(load_file(folder / "clip.safetensors"))
         tokenizer = CLIPTokenizer.from_pretrained(folder)
-        self.words = {}  # attribute -> (its values' unit text features)
+        self.words: dict[str, Tensor] = {}  # attribute -> (K, D) its values' unit text features
         with torch.inference_mode():
-            for name, values in ATTRIBUTES.items():
-                rows = []
-                for value in values:
-                    wordings = [w for w in captions.WORDINGS.get(name, {}).get(value, (value,)) if w]
-                    texts = [PHRASES.get(name, "a critter {}").format(w) for w in wordings]
-                    features = self.clip.encode_text(tokenize(tokenizer, texts).to(self.device), normalize=True)
-                    rows.append(F.normalize(features.mean(0), dim=0))
-                self.words[name] = torch.stack(rows)
+            for name in ATTRIBUTES:
+                ids = tokenize(tokenizer, phrases_of(name)).to(self.device)
+                self.words[name] = self.clip.encode_text(ids, normalize=True)
 
     @torch.inference_mode()
     def features(self, images: Sequence[Image.Image]) -> Tensor:

@@ -23,18 +23,13 @@ SEED = 3
 COMPILE = bool(int(os.environ.get("DSD_COMPILE", "0")))
 TEXT_DROPOUT = 0.1
 SHIFT = 2.0  # more time at high noise, where a sheet's panels settle what they share
-# What a step draws, in turn: 2x2 sheets teach most panels a second, diptychs are the student's canvas.
+# What a step draws, in turn: (layout, relation, batch). Diptychs are the student's canvas, 2x2 sheets the data engine's.
+SAME_PAIR, SAME_FOUR = ("1x2", "same", 32), ("2x2", "same", 16)
 LESSONS = (
-    ("1x2", "same", 24),
-    ("2x2", "same", 16),
-    ("1x2", "same", 24),
-    ("2x2", "same", 16),
-    ("1x2", "different", 24),
-    ("2x2", "same", 16),
-    ("1x2", "same", 24),
-    ("1x1", "same", 32),
-    ("2x2", "different", 16),
-    ("1x2", "relight", 24),
+    *(SAME_PAIR, SAME_FOUR, SAME_PAIR, SAME_FOUR, ("1x2", "different", 24)),
+    *(SAME_PAIR, SAME_FOUR, SAME_PAIR, SAME_PAIR, ("1x1", "same", 32)),
+    *(SAME_PAIR, SAME_FOUR, SAME_PAIR, SAME_FOUR, ("2x2", "different", 16)),
+    *(SAME_PAIR, SAME_FOUR, SAME_PAIR, SAME_PAIR, ("1x2", "relight", 24)),
 )
 
 

@@ -41,8 +41,9 @@ CONTEXT: Final = {
     "tilt": ("upright", "leaning left", "leaning right"),
     "light": ("day", "sunset", "night"),
 }
-# Half of all pictures stand upright, half show daylight: the values that a caption may leave out.
-CONTEXT_WEIGHTS: Final = {"tilt": (0.5, 0.25, 0.25), "light": (0.5, 0.25, 0.25)}
+# Most pictures stand upright and show daylight, the values that a caption may leave out: copying a colour from one light
+# into another is the hardest thing in this world.
+CONTEXT_WEIGHTS: Final = {"tilt": (0.7, 0.15, 0.15), "light": (0.7, 0.15, 0.15)}
 
 NUM_SUBJECTS: Final = math.prod(map(len, SUBJECT.values()))
 HELD_OUT_EVERY: Final = 10
