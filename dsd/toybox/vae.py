@@ -81,7 +81,7 @@ def train_vae(folder: Path, out: Path, num_steps: int = 6000, lr: float = 1.5e-3
         return loss, {"psnr": psnr, "code_error": (posterior.mean - target).square().mean().sqrt()}
 
     fit(vae, loss_at, folder, num_steps=num_steps, lr=lr, weight_decay=0.0)
-    vae.save_pretrained(out / "vae")
+    vae.save_pretrained(out / "teacher" / "vae")
 
 
 @torch.no_grad()
