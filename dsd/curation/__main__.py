@@ -78,7 +78,12 @@ def main(cfg: DictConfig) -> None:
     reasons = Counter(reason.split(":")[0] for reason in rejected["rejection"])
     refused = len(read_failures(cfg.verdicts_dir, "verdicts"))
     overview(pairs, rejected).save(output_dir / "overview.png")
-    counts = {"judged": sum(map(len, verdicts.values())), "pairs": len(pairs), "rejected": len(rejected), "refused": refused}
+    counts = {
+        "judged": sum(map(len, verdicts.values())),
+        "pairs": len(pairs),
+        "rejected": len(rejected),
+        "refused": refused,
+    }
     write_manifest(
         output_dir,
         "curation",

@@ -27,7 +27,9 @@ class Selection:
         for bounds, sign in ((self.minimum, 1), (self.maximum, -1)):
             for name, bound in bounds.items():
                 if name not in scores:
-                    raise UserError(f"selection names the score {name!r}; this judge gives {', '.join(scores) or 'none'}")
+                    raise UserError(
+                        f"selection names the score {name!r}; this judge gives {', '.join(scores) or 'none'}"
+                    )
                 if sign * scores[name] < sign * bound:
                     side = "low" if sign > 0 else "high"
                     return f"{side} {name}: {scores[name]:.3f}, the bound is {bound:g}"

@@ -78,7 +78,10 @@ def draw_one(cfg: DictConfig) -> None:
     reference = read_picture(cfg.image)
     config = resolved(cfg)
     (picture,) = instantiate(cfg.method)([reference], [cfg.prompt], [cfg.seed])
-    path = Path(cfg.output or Path(cfg.output_dir) / f"{Path(cfg.image).stem}-{seed_at(cfg.seed, *cfg.prompt.encode()):016x}.png")
+    path = Path(
+        cfg.output
+        or Path(cfg.output_dir) / f"{Path(cfg.image).stem}-{seed_at(cfg.seed, *cfg.prompt.encode()):016x}.png"
+    )
     text = PngInfo()
     for name, value in (("prompt", cfg.prompt), ("seed", cfg.seed), ("settings", json.dumps(config["settings"]))):
         text.add_itxt(name, str(value))
@@ -101,7 +104,9 @@ def draw_jobs(cfg: DictConfig) -> None:
     if todo:
         method = instantiate(cfg.method)
         num = sum(shard.stop - shard.start for shard in todo)
-        with tqdm(total=num, desc="pictures", unit="picture", mininterval=1, disable=not state.is_local_main_process) as bar:
+        with tqdm(
+            total=num, desc="pictures", unit="picture", mininterval=1, disable=not state.is_local_main_process
+        ) as bar:
             for shard in todo:
                 rows = results(shard, jobs, method, cfg.method.name, cfg.seed, cfg.batch_size, config_hash, bar)
                 write_shard(shard, rows, features(Result))

@@ -86,9 +86,13 @@ def jsonl_jobs(path: str) -> list[Job]:
                 )
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file}:{number}: not a job ({error!r}); each line is {{\"reference\": ..., \"prompt\": ...}}") from error
+            raise UserError(
+                f'{file}:{number}: not a job ({error!r}); each line is {{"reference": ..., "prompt": ...}}'
+            ) from error
         if unknown:
-            raise UserError(f"{file}:{number}: unknown field {', '.join(sorted(unknown))}; known: {', '.join(sorted(FIELDS))}")
+            raise UserError(
+                f"{file}:{number}: unknown field {', '.join(sorted(unknown))}; known: {', '.join(sorted(FIELDS))}"
+            )
         if not jobs[-1].prompt.strip():
             raise UserError(f"{file}:{number}: the prompt is empty")
     if not jobs:

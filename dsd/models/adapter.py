@@ -112,7 +112,9 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bo
     alphas = {"r": metadata["lora"]["rank"], "lora_alpha": metadata["lora"]["alpha"]}
     config = LoraConfig(
         **alphas,
-        target_modules=sorted({name.removeprefix("transformer.").rsplit(".lora_", 1)[0] for name in state if ".lora_A" in name}),
+        target_modules=sorted(
+            {name.removeprefix("transformer.").rsplit(".lora_", 1)[0] for name in state if ".lora_A" in name}
+        ),
         use_rslora=metadata["lora"]["use_rslora"],
         use_dora=metadata["lora"]["use_dora"],
     )
@@ -136,6 +138,11 @@ def describe(transformer: FluxTransformer2DModel, path: str) -> dict[str, str]:
 def fingerprint(transformer: FluxTransformer2DModel) -> str:
     """12 hex digits of a base's input and output layers in bf16: the same base, whatever it was loaded as."""
     embedder = transformer.x_embedder
-    weights = (embedder.x_embedder if isinstance(embedder, SplitEmbedder) else embedder).weight, transformer.proj_out.weight
-    raw = b"".join(w.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes() for w in weights)
+    weights = (
+        (embedder.x_embedder if isinstance(embedder, SplitEmbedder) else embedder).weight,
+        transformer.proj_out.weight,
+    )
+    raw = b"".join(
+        w.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes() for w in weights
+    )
     return hashlib.sha256(raw).hexdigest()[:12]

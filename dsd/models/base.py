@@ -15,7 +15,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def resolve(path: str) -> str:
-    """"pkg://dsd.toybox/weights/teacher" -> the folder inside the installed package; anything else as it is."""
+    """ "pkg://dsd.toybox/weights/teacher" -> the folder inside the installed package; anything else as it is."""
     if not path.startswith(PACKAGE):
         return path
     package, _, inner = path.removeprefix(PACKAGE).partition("/")
@@ -29,7 +29,7 @@ def to_dtype(name: str) -> torch.dtype:
 
 
 def to_device(name: str) -> torch.device:
-    """"auto" is the GPU where there is one. UserError where a named one is not there."""
+    """ "auto" is the GPU where there is one. UserError where a named one is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -42,7 +42,11 @@ def to_device(name: str) -> torch.device:
 
 
 def load_pipeline(
-    path: str, dtype: str = "float32", device: str = "cpu", cls: type[DiffusionPipeline] = DiffusionPipeline, **parts: Any
+    path: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    cls: type[DiffusionPipeline] = DiffusionPipeline,
+    **parts: Any,
 ) -> DiffusionPipeline:
     """A pipeline of safetensors weights on a device; `parts` replace components (None leaves one out)."""
     where, target = resolve(path), to_device(device)

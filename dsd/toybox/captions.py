@@ -76,9 +76,7 @@ def panel(rng: np.random.Generator, subject_row: np.ndarray, context_row: np.nda
     return f"a {who}, {where}" if rng.random() < 0.7 else f"{where}: a {who}"
 
 
-def sheet(
-    rng: np.random.Generator, layout: str, relation: str, subjects: np.ndarray, contexts: np.ndarray
-) -> str:
+def sheet(rng: np.random.Generator, layout: str, relation: str, subjects: np.ndarray, contexts: np.ndarray) -> str:
     """The prompt of a whole sheet: (P, S), (P, C) -> an overall summary, then each panel behind its tag."""
     if layout == "1x1":
         return panel(rng, subjects[0], contexts[0])
@@ -97,7 +95,11 @@ def sheet(
 
 
 def describe_all(
-    rng: np.random.Generator, subject_row: np.ndarray, context_row: np.ndarray, keep: float = 1.0, keep_context: float = 1.0
+    rng: np.random.Generator,
+    subject_row: np.ndarray,
+    context_row: np.ndarray,
+    keep: float = 1.0,
+    keep_context: float = 1.0,
 ) -> str:
     """A judge's caption: it may name everything, each detail with probability `keep` (or `keep_context`)."""
     said = words(subject_row, SUBJECT)

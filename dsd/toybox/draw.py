@@ -78,7 +78,9 @@ def headgear(grid: Grid, kind: int, top: float) -> Tensor:
     if kind == 0:  # top hat
         return union(box(grid, 0, h, 10, 1.6, radius=1), box(grid, 0, h + 5.5, 6.2, 6, radius=1))
     if kind == 1:  # party hat
-        return union(polygon(grid, (-7.5, h - 2), (7.5, h - 2), (0, h + 11), radius=0.8), ellipse(grid, 0, h + 11, 3, 3))
+        return union(
+            polygon(grid, (-7.5, h - 2), (7.5, h - 2), (0, h + 11), radius=0.8), ellipse(grid, 0, h + 11, 3, 3)
+        )
     if kind == 2:  # horns
         left = polygon(grid, (-11, h - 6), (-4, h - 2.5), (-12.5, h + 8), radius=0.8)
         right = polygon(grid, (4, h - 2.5), (11, h - 6), (12.5, h + 8), radius=0.8)
@@ -133,7 +135,9 @@ def layers() -> dict[str, Tensor]:
         return torch.stack(cells).unflatten(0, [len(axis) for axis in axes])
 
     def balls(b: int, e: int, grow: float, shrink: float = 1.0) -> Tensor:
-        return union(*(ellipse(grid, u, v, r * shrink + grow, r * shrink + grow) for u, v, r in eye_circles(e, EYE_HEIGHT[b])))
+        return union(
+            *(ellipse(grid, u, v, r * shrink + grow, r * shrink + grow) for u, v, r in eye_circles(e, EYE_HEIGHT[b]))
+        )
 
     return {
         "outline": table(lambda b, h: union(body(grid, b), headgear(grid, h, TOP[b])), bodies, heads, grow=1.1),
@@ -198,7 +202,11 @@ def scenes() -> Tensor:
     desert = paint(desert, ellipse(grid, 12, 52, 6.5, 6.5), 255, 246, 206)
     desert = paint(desert, ground(23, 3.5, 1.0), 228, 160, 96)
     for u, h in ((55, 19), (8, 14)):
-        cactus = union(box(grid, u, 15 + h / 2, 2.2, h / 2, 2), box(grid, u - 4, 17 + h / 2, 1.3, 3.5, 1), box(grid, u - 2, 15 + h / 2, 2.5, 1.2))
+        cactus = union(
+            box(grid, u, 15 + h / 2, 2.2, h / 2, 2),
+            box(grid, u - 4, 17 + h / 2, 1.3, 3.5, 1),
+            box(grid, u - 2, 15 + h / 2, 2.5, 1.2),
+        )
         desert = paint(desert, cactus, 74, 138, 92)
     desert = paint(desert, ground(15, 2.0, 3.5), 206, 132, 74)
 

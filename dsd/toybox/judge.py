@@ -24,7 +24,7 @@ from dsd.models.base import resolve, to_device
 from dsd.records import Verdict as VerdictRow
 from dsd.toybox import captions
 from dsd.toybox.fit import fit
-from dsd.toybox.panels import PanelStream, Panels, draw_panels, through_vae
+from dsd.toybox.panels import Panels, PanelStream, draw_panels, through_vae
 from dsd.toybox.text import train_clip_tokenizer
 from dsd.toybox.world import ATTRIBUTES, CONTEXT, NAMED, SUBJECT, held_out, subject_numbers
 from dsd.vlm import Verdict
@@ -47,12 +47,9 @@ PHRASES = {
 }
 
 
-def train_judge(folder: Path, out: Path, num_steps: int = 1800, lr: float = 2e-3, device: str = "cpu") -> None:
+def train_judge(folder: Path, out: Path, num_steps: int = 1300, lr: float = 2e-3, device: str = "cpu") -> None:
     torch.manual_seed(SEED)
-    rng = np.random.default_rng(SEED)
-    panels = draw_panels(rng, 4000)
-    texts = [captions.describe_all(rng, s, c) for s, c in zip(panels.subjects, panels.contexts, strict=True)]
-    tokenizer = train_clip_tokenizer(texts)
+    tokenizer = train_clip_tokenizer([phrase for name in ATTRIBUTES for phrase in (*phrases_of(name), *spoken(name))])
     text_cfg = CONFIG["text_cfg"] | {"vocab_size": len(tokenizer), "eos_id": tokenizer.eos_token_id}
     config = CONFIG | {"text_cfg": text_cfg}
     clip = open_clip.model.CLIP(**config).to(device)
@@ -83,7 +80,9 @@ def train_judge(folder: Path, out: Path, num_steps: int = 1800, lr: float = 2e-3
     fit(clip, loss_at, folder, num_steps=num_steps, lr=lr, weight_decay=0.05)
     where = out / "judge"
     where.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in clip.state_dict().items()}, where / "clip.safetensors")
+    save_file(
+        {name: tensor.contiguous().cpu() for name, tensor in clip.state_dict().items()}, where / "clip.safetensors"
+    )
     (where / "open_clip_config.json").write_text(json.dumps(config, indent=2))
     tokenizer.save_pretrained(where)
     judge = ToyboxJudge(str(where), device)
@@ -92,13 +91,20 @@ def train_judge(folder: Path, out: Path, num_steps: int = 1800, lr: float = 2e-3
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     length = CONFIG["text_cfg"]["context_length"]
-    return tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+    return tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    ).input_ids
 
 
 def phrases_of(name: str) -> list[str]:
     """An attribute's values in words, in the plainest wording."""
     wordings = [captions.WORDINGS.get(name, {}).get(value, (value,))[0] for value in ATTRIBUTES[name]]
     return [PHRASES.get(name, "a critter {}").format(wording) for wording in wordings]
+
+
+def spoken(name: str) -> list[str]:
+    """Every wording of an attribute in captions."""
+    return [wording for wordings in captions.WORDINGS.get(name, {}).values() for wording in wordings]
 
 
 class ToyboxJudge:

@@ -18,7 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from dsd.models.base import resolve, to_device
 from dsd.toybox.fit import fit
-from dsd.toybox.panels import PanelStream, Panels, draw_panels, through_vae
+from dsd.toybox.panels import Panels, PanelStream, draw_panels, through_vae
 from dsd.toybox.world import ATTRIBUTES
 
 SEED = 23
@@ -28,7 +28,12 @@ SIZES = [len(values) for values in ATTRIBUTES.values()]
 
 def build_recogniser() -> nn.Module:
     return ConvNeXt(
-        num_classes=sum(SIZES), depths=(1, 1, 2, 1), dims=(48, 96, 128, 192), kernel_sizes=5, patch_size=4, ls_init_value=None
+        num_classes=sum(SIZES),
+        depths=(1, 1, 2, 1),
+        dims=(48, 96, 128, 192),
+        kernel_sizes=5,
+        patch_size=4,
+        ls_init_value=None,
     )
 
 
@@ -49,7 +54,9 @@ def train_recogniser(folder: Path, out: Path, num_steps: int = 2000, lr: float =
     fit(network, loss_at, folder, num_steps=num_steps, lr=lr, weight_decay=0.05)
     where = out / "recogniser"
     where.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, where / "model.safetensors")
+    save_file(
+        {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, where / "model.safetensors"
+    )
     (where / "accuracy.json").write_text(json.dumps(measure(Recogniser(str(where), device), vae), indent=2))
 
 

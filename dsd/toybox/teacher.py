@@ -81,7 +81,9 @@ class Teacher(nn.Module):
         )[0]
 
 
-def train_teacher(folder: Path, out: Path, num_steps: int = 11000, lr: float = 1.2e-3, device: str = "cpu", compiled: bool = True) -> None:
+def train_teacher(
+    folder: Path, out: Path, num_steps: int = 11000, lr: float = 1.2e-3, device: str = "cpu", compiled: bool = True
+) -> None:
     torch.manual_seed(SEED)
     pipeline = build_pipeline(AutoencoderKL.from_pretrained(out / "teacher" / "vae"))
     teacher = Teacher(pipeline).to(device)
@@ -106,10 +108,14 @@ def train_teacher(folder: Path, out: Path, num_steps: int = 11000, lr: float = 1
             rows, columns = LAYOUTS[layout]
             for row in torch.nonzero(torch.rand(b, generator=generator) < GIVEN).flatten():
                 panel = int(torch.randint(rows * columns, (1,), generator=generator))
-                given[row].unflatten(0, (rows, -1)).unflatten(2, (columns, -1))[panel // columns, :, panel % columns] = True
+                given[row].unflatten(0, (rows, -1)).unflatten(2, (columns, -1))[
+                    panel // columns, :, panel % columns
+                ] = True
         given = given.flatten(1).to(device)[..., None]
         noisy_latents = torch.where(given, latents, noisy_latents)
-        clip_ids = pipeline.tokenizer(prompts, padding="max_length", truncation=True, max_length=77, return_tensors="pt")
+        clip_ids = pipeline.tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
+        )
         t5_ids = pipeline.tokenizer_2(
             prompts, padding="max_length", truncation=True, max_length=MAX_SEQUENCE_LENGTH, return_tensors="pt"
         )

@@ -15,7 +15,11 @@ MAX_SEQUENCE_LENGTH = 56  # the longest sheet prompt has 55 tokens
 def corpus() -> list[str]:
     """Every word of the grammar, once a line, whatever the world's odds are."""
     phrases = [phrase for values in captions.WORDINGS.values() for wordings in values.values() for phrase in wordings]
-    heads = ["two four panels of the same critter.", "of different critters.", "of the same picture of a, only the light changes."]
+    heads = [
+        "two four panels of the same critter.",
+        "of different critters.",
+        "of the same picture of a, only the light changes.",
+    ]
     tags = [tag for pair in captions.TAGS.values() for tag in pair]
     return [*phrases, *captions.NOUNS, *heads, *tags, "a b, c: d."]
 

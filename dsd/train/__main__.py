@@ -145,7 +145,13 @@ def main(cfg: DictConfig) -> None:
     )
     weights = token_weights(target_mask(rows, columns), cfg.reference_loss_weight).to(accelerator.device)
     plan = Plan(
-        cfg.num_steps, cfg.batch_size, cfg.accumulation, cfg.learning_rate, cfg.warmup_steps, cfg.decay, cfg.max_grad_norm
+        cfg.num_steps,
+        cfg.batch_size,
+        cfg.accumulation,
+        cfg.learning_rate,
+        cfg.warmup_steps,
+        cfg.decay,
+        cfg.max_grad_norm,
     )
     bar = tqdm(
         initial=state.step, total=cfg.num_steps, desc="train", unit="step", mininterval=1,
@@ -186,7 +192,13 @@ def main(cfg: DictConfig) -> None:
         loss=final,
         seconds=round(time.monotonic() - began, 1),
     )
-    log.info("train: %d steps, loss %.4f, adapter in %s; look at %s", state.step, final, output_dir / ADAPTER, output_dir / "loss.png")
+    log.info(
+        "train: %d steps, loss %.4f, adapter in %s; look at %s",
+        state.step,
+        final,
+        output_dir / ADAPTER,
+        output_dir / "loss.png",
+    )
 
 
 def check(cfg: DictConfig) -> None:

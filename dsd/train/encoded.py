@@ -125,6 +125,11 @@ def cache_key(pairs: Dataset, identity: dict[str, Any], *geometry: int) -> str:
     table = pairs.with_format("arrow").select_columns(["image", "conditioning", "caption", "instruction"])
     for batch in table.iter(256):
         for row in batch.to_pylist():
-            for value in (row["image"]["bytes"], row["conditioning"]["bytes"], row["caption"].encode(), row["instruction"].encode()):
+            for value in (
+                row["image"]["bytes"],
+                row["conditioning"]["bytes"],
+                row["caption"].encode(),
+                row["instruction"].encode(),
+            ):
                 digest.update(len(value).to_bytes(8, "little") + value)
     return digest.hexdigest()[:16]

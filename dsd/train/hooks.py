@@ -18,7 +18,9 @@ Hook = Callable[[TrainState, dict[str, Tensor]], None]
 class Log:
     """Every `every` steps: the progress bar, metrics.jsonl and the trackers. Means are over the steps between."""
 
-    def __init__(self, file: Path, every: int, bar: tqdm, accelerator: Accelerator, state: TrainState, batch: int) -> None:
+    def __init__(
+        self, file: Path, every: int, bar: tqdm, accelerator: Accelerator, state: TrainState, batch: int
+    ) -> None:
         self.file, self.every, self.bar, self.accelerator, self.batch = file, every, bar, accelerator, batch
         self.sums: dict[str, Any] = {}
         self.since, self.began = state.step, time.monotonic()

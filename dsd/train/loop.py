@@ -33,7 +33,9 @@ class Plan:
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps), falling)
 
 
-def velocity_model(transformer: torch.nn.Module, rows: int, columns: int, guidance_scale: float) -> Callable[..., Tensor]:
+def velocity_model(
+    transformer: torch.nn.Module, rows: int, columns: int, guidance_scale: float
+) -> Callable[..., Tensor]:
     """The transformer as `flow_loss` calls it: (noisy latents (B, L, C), batch) -> velocity (B, L, C)."""
 
     def velocity(noisy_latents: Tensor, batch: Batch) -> Tensor:
