@@ -1,7 +1,7 @@
 """What a vision-language model does for the method, whoever provides it.
 
-The judge goes through the paper's three steps for a pair (section 3.2): name what both pictures show, describe each, say
-whether they are identical. Providers are classes with these methods and a YAML file in configs/judge/.
+The judge goes through the paper's three steps for a pair (section 3.2): name what both pictures show, describe each,
+say whether they are identical. Providers are classes with these methods and a YAML file in configs/judge/.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`dsd-curate`: grids -> judged pairs. Reads a data_gen folder; writes verdicts, the kept `pairs/`, the `rejected/` ones."""
+"""`dsd-curate`: grids -> judged pairs. Reads a data_gen folder; writes verdicts, `pairs/` and `rejected/`."""
 
 import logging
 import time

@@ -1,8 +1,9 @@
 """Guidance as a denoiser made of denoisers; the sampling loop never hears of it.
 
 `v = v(-,-) + s_i [v(img,-) - v(-,-)] + s_t [v(img,txt) - v(img,-)]`: "no image" is the zero condition latent, "no text"
-the negative (by default empty) prompt. As v is linear in its three passes, one whose coefficient is 0 is not run, and the
-others run as one batch. Shapes: B batch, L packed tokens of a canvas, C packed channels, T text tokens, D text width.
+the negative (by default empty) prompt. As v is linear in its three passes, one whose coefficient is 0 is not run,
+and the others run as one batch. Shapes: B batch, L packed tokens of a canvas, C packed channels, T text tokens, D
+text width.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """`DSDPipeline`: diffusers' FLUX pipeline that takes a reference picture.
 
-Everything but the call is diffusers' own (loading, saving, LoRA, offloading). The call draws a canvas of two panels, left
-the reference again, right the output, and returns the right one (paper, section 3.3; released code, commit 1f95769).
-Shapes: B images in all, L packed tokens of a canvas, C packed channels.
+Everything but the call is diffusers' own (loading, saving, LoRA, offloading). The call draws a canvas of two panels,
+left the reference again, right the output, and returns the right one (paper, section 3.3; released code, commit
+1f95769). Shapes: B images in all, L packed tokens of a canvas, C packed channels.
 """
 
 import math
@@ -96,8 +96,8 @@ class DSDPipeline(FluxPipeline):
     ) -> DSDPipelineOutput | tuple:
         """Draw `image`'s subject as `prompt` says. `height` and `width` are those of the output panel, in pixels.
 
-        One image serves many prompts; otherwise lists have equal length. `image=None` is the zero condition latent, which
-        the model knows from dropout. `latents` is the packed noise of the whole canvas, (B, L, C). The first
+        One image serves many prompts; otherwise lists have equal length. `image=None` is the zero condition latent,
+        which the model knows from dropout. `latents` is the packed noise of the whole canvas, (B, L, C). The first
         `no_cfg_until_timestep` steps take the plain conditional pass, as released. `output_type="latent"` returns the
         packed canvas.
         """

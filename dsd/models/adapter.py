@@ -6,6 +6,7 @@ The file's metadata says what it was made for: base model, rank, alpha, geometry
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def build_student(
     split(transformer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pattern = rf"(single_)?transformer_blocks\.\d+\..*({'|'.join(name.replace('.', chr(92) + '.') for name in TARGETS[targets])})"
+        names = "|".join(map(re.escape, TARGETS[targets]))
+        pattern = rf"(single_)?transformer_blocks\.\d+\..*({names})"
         transformer.add_adapter(
             LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
         )

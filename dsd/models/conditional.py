@@ -1,8 +1,8 @@
 """The conditional transformer: diffusers' FLUX with a widened input.
 
-The released code computes `x_embedder(x) + c_embedder(c)`. That is one Linear on `cat([x, c])`, so the conditional model
-*is* `FluxTransformer2DModel(in_channels=2C, out_channels=C)`, the layout of diffusers' Flux control pipelines: hooks,
-attention backends, compilation, quantisers and loaders work on it with no transformer class of ours.
+The released code computes `x_embedder(x) + c_embedder(c)`. That is one Linear on `cat([x, c])`, so the conditional
+model *is* `FluxTransformer2DModel(in_channels=2C, out_channels=C)`, the layout of diffusers' Flux control pipelines:
+hooks, attention backends, compilation, quantisers and loaders work on it with no transformer class of ours.
 
 While training, the two halves are apart (`SplitEmbedder`), because the base half stays frozen and the condition half
 trains in full. Two ordinary Linear layers survive every sharding strategy, which masks on gradients do not.
@@ -76,8 +76,9 @@ def set_joint_embedder(
 def load_transformer(folder: str | Path, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
     """A conditional (or plain) transformer from a folder in diffusers' or in the released layout.
 
-    The released file also holds its LoRA's tensors, which are expected there and ignored; `pytorch_lora_weights.safetensors`
-    has them properly. UserError names the folder and what is missing, unknown, or not readable.
+    The released file also holds its LoRA's tensors, which are expected there and ignored;
+    `pytorch_lora_weights.safetensors` has them properly. UserError names the folder and what is missing, unknown, or
+    not readable.
     """
     folder = Path(folder)
     config = _read_config(folder)

@@ -10,7 +10,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dsd.toybox", description=__doc__)
-    parser.add_argument("part", choices=("vae", "teacher", "judge", "recogniser"))
+    parser.add_argument("part", choices=("vae", "text", "teacher", "judge", "recogniser"))
     parser.add_argument("--num-steps", type=int, help="default: as released")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the finished model goes")
     parser.add_argument("--work", type=Path, default=Path("outputs/toybox"), help="checkpoints and curves")
@@ -18,6 +18,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.part == "vae":
         from dsd.toybox.vae import train_vae as train
+    elif arguments.part == "text":
+        from dsd.toybox.text import train_text as train
     elif arguments.part == "teacher":
         from dsd.toybox.teacher import train_teacher as train
     elif arguments.part == "judge":

@@ -116,13 +116,13 @@ def describe_all(
     return " ".join(["a", *who, "critter", *(["with", ", ".join(kept)] if kept else []), *where])
 
 
-def _finder(name: str) -> list[tuple[re.Pattern[str], str]]:
-    phrases = [(phrase, value) for value, all_of in WORDINGS[name].items() for phrase in all_of if phrase]
-    phrases.sort(key=lambda entry: -len(entry[0]))
-    return [(re.compile(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])"), value) for phrase, value in phrases]
+def _finder(name: str) -> dict[str, re.Pattern[str]]:
+    """For every value, what finds any of its wordings."""
+    either = {value: "|".join(map(re.escape, filter(None, wordings))) for value, wordings in WORDINGS[name].items()}
+    return {value: re.compile(rf"(?<![\w-])(?:{wordings})(?![\w-])") for value, wordings in either.items()}
 
 
-_FINDERS = {name: _finder(name) for name in WORDINGS}
+FINDERS = {name: _finder(name) for name in WORDINGS}
 _SILENT = {"tilt": "upright", "light": "day"}
 
 
@@ -132,8 +132,8 @@ def read(text: str) -> dict[str, str]:
     What a caption leaves out is absent, but for tilt and light, where silence means upright, by day.
     """
     text, found = text.lower(), {}
-    for name, finder in _FINDERS.items():
-        value = next((value for pattern, value in finder if pattern.search(text)), _SILENT.get(name))
+    for name, finder in FINDERS.items():
+        value = next((value for value, pattern in finder.items() if pattern.search(text)), _SILENT.get(name))
         if value is not None:
             found[name] = value
     return found

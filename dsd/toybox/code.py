@@ -1,7 +1,7 @@
 """The latent space of the toybox: principal components of 8x8 patches, 16 channels.
 
-The VAE is taught to speak this linear code (see `vae.py`), and the teacher is trained on it directly: one matrix product
-instead of a convolutional encoder at every step, and either can be retrained without the other.
+The VAE is taught to speak this linear code (see `vae.py`), and the teacher is trained on it directly: one matrix
+product instead of a convolutional encoder at every step, and either can be retrained without the other.
 """
 
 import functools

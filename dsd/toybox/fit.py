@@ -36,7 +36,7 @@ def fit(
 ) -> None:
     """Train `model` in place. `loss_at(step)` returns the loss and what to log beside it.
 
-    `folder` receives `checkpoint.pt` (the latest) and `curve.jsonl` (one line every `log_every` steps, the loss averaged over them).
+    `folder` receives `checkpoint.pt` (the latest) and `curve.jsonl` (lines of mean losses).
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -1,7 +1,7 @@
 """The teacher: a small FLUX trained to draw single panels, diptychs and 2x2 sheets from their prompts.
 
-Nobody tells it what the unnamed attributes of a "same" sheet are; like FLUX.1-dev, it keeps a subject across panels only
-as well as attention between them taught it. That is the in-context consistency that the method distils.
+Nobody tells it what the unnamed attributes of a "same" sheet are; like FLUX.1-dev, it keeps a subject across panels
+only as well as attention between them taught it. That is the in-context consistency that the method distils.
 """
 
 from pathlib import Path
@@ -10,26 +10,28 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from dsd.toybox import code
 from dsd.toybox.fit import fit
 from dsd.toybox.sheets import LAYOUTS, sample_sheets
-from dsd.toybox.text import MAX_SEQUENCE_LENGTH, build_text_encoders, build_tokenizers
+from dsd.toybox.text import build_tokenizers, tokenize
 
 SEED = 3
 TEXT_DROPOUT = 0.1
-# In this share of "same" sheets one panel is given, clean, and the others are to be drawn beside it. FLUX.1-dev can do so
-# without having been taught (Diptych Prompting, arXiv 2411.15466); a model this small learns from it where to look.
-GIVEN = 0.5
+# In this share of "same" sheets one panel is given, clean, and the others are to be drawn beside it. FLUX.1-dev can
+# do so without having been taught (Diptych Prompting, arXiv 2411.15466); a model this small learns from it where to
+look.GIVEN = 0.5
+TOKENS = 4  # along a panel's side
 SHIFT = 2.0  # more time at high noise, where a sheet's panels settle what they share
-# What a step draws, in turn: (layout, relation, batch). Diptychs are the student's canvas, 2x2 sheets the data engine's.
+# A step draws, in turn: (layout, relation, batch). The student's canvas is a diptych, the data engine's a 2x2 sheet.
 SAME_PAIR, SAME_FOUR = ("1x2", "same", 32), ("2x2", "same", 16)
 LESSONS = (
-    *(SAME_PAIR, SAME_FOUR, SAME_PAIR, SAME_FOUR, ("1x2", "different", 24)),
-    *(SAME_PAIR, SAME_FOUR, SAME_PAIR, SAME_PAIR, ("1x1", "same", 32)),
-    *(SAME_PAIR, SAME_FOUR, SAME_PAIR, SAME_FOUR, ("2x2", "different", 16)),
-    *(SAME_PAIR, SAME_FOUR, SAME_PAIR, SAME_PAIR, ("1x2", "relight", 24)),
+    *(SAME_PAIR, SAME_PAIR, SAME_FOUR, SAME_PAIR, ("1x2", "different", 24)),
+    *(SAME_PAIR, SAME_PAIR, SAME_FOUR, SAME_PAIR, ("1x1", "same", 32)),
+    *(SAME_PAIR, SAME_PAIR, SAME_FOUR, SAME_PAIR, ("2x2", "different", 16)),
+    *(SAME_PAIR, SAME_PAIR, SAME_FOUR, SAME_PAIR, ("1x2", "relight", 24)),
 )
 
 
@@ -48,83 +50,74 @@ def build_transformer() -> FluxTransformer2DModel:
     )
 
 
-def build_pipeline(vae: AutoencoderKL) -> FluxPipeline:
-    clip, t5 = build_tokenizers()
-    clip_encoder, t5_encoder = build_text_encoders(clip, t5)
+def build_pipeline(folder: Path, transformer: FluxTransformer2DModel) -> FluxPipeline:
+    """Around a transformer, the parts that were trained before it and lie in `folder`."""
     scheduler = FlowMatchEulerDiscreteScheduler(
         shift=3.0, use_dynamic_shifting=True, base_image_seq_len=16, max_image_seq_len=64, base_shift=0.6, max_shift=0.8
     )
-    return FluxPipeline(scheduler, vae, clip_encoder, clip, t5_encoder, t5, build_transformer())
-
-
-class Teacher(nn.Module):
-    """What trains: transformer and text encoders. The VAE is done and stays out of the state."""
-
-    def __init__(self, pipeline: FluxPipeline) -> None:
-        super().__init__()
-        self.transformer = pipeline.transformer
-        self.clip, self.t5 = pipeline.text_encoder, pipeline.text_encoder_2
-
-    def forward(
-        self, noisy_latents: Tensor, sigmas: Tensor, guidance: Tensor, clip_ids: Tensor, t5_ids: Tensor, img_ids: Tensor
-    ) -> Tensor:
-        """(B, L, C) packed -> velocity (B, L, C)."""
-        return self.transformer(
-            hidden_states=noisy_latents,
-            timestep=sigmas,
-            guidance=guidance,
-            pooled_projections=self.clip(clip_ids).pooler_output,
-            encoder_hidden_states=self.t5(t5_ids).last_hidden_state,
-            txt_ids=noisy_latents.new_zeros(t5_ids.shape[1], 3),
-            img_ids=img_ids,
-            return_dict=False,
-        )[0]
+    return FluxPipeline(
+        scheduler,
+        AutoencoderKL.from_pretrained(folder / "vae"),
+        CLIPTextModel.from_pretrained(folder / "text_encoder"),
+        CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        T5EncoderModel.from_pretrained(folder / "text_encoder_2"),
+        T5Tokenizer.from_pretrained(folder / "tokenizer_2"),
+        transformer,
+    )
 
 
 def train_teacher(
     folder: Path, out: Path, num_steps: int = 11000, lr: float = 1.2e-3, device: str = "cpu", compiled: bool = True
 ) -> None:
     torch.manual_seed(SEED)
-    pipeline = build_pipeline(AutoencoderKL.from_pretrained(out / "teacher" / "vae"))
-    teacher = Teacher(pipeline).to(device)
-    forward = torch.compile(teacher, dynamic=False) if compiled else teacher  # 1.3x on a CPU, after a minute or two
+    transformer = build_transformer().to(device)
+    clip = CLIPTextModel.from_pretrained(out / "teacher" / "text_encoder").to(device)
+    t5 = T5EncoderModel.from_pretrained(out / "teacher" / "text_encoder_2").to(device)
+    tokenizers = build_tokenizers()
+    forward = torch.compile(transformer, dynamic=False) if compiled else transformer  # 1.3x on a CPU
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         layout, relation, num = LESSONS[step % len(LESSONS)]
         rng, generator = np.random.default_rng((SEED, step)), torch.Generator().manual_seed(SEED * 10**9 + step)
         sheets = sample_sheets(rng, num, layout, relation)
         prompts = ["" if rng.random() < TEXT_DROPOUT else prompt for prompt in sheets.prompts(rng)]
-        latents = code.encode(sheets.pixels() * 2 - 1).to(device)
+        latents = code.encode(sheets.pixels() * 2 - 1)
         b, c, h, w = latents.shape
         latents = FluxPipeline._pack_latents(latents, b, c, h, w)
-        img_ids = FluxPipeline._prepare_latent_image_ids(b, h // 2, w // 2, latents.device, latents.dtype)
-        noise = torch.randn(latents.shape, generator=generator).to(device)
+        noise = torch.randn(latents.shape, generator=generator)
         sigmas = torch.randn(b, generator=generator).sigmoid()
-        sigmas = (SHIFT * sigmas / (1 + (SHIFT - 1) * sigmas)).to(device)
-        guidance = 1 + 4 * torch.rand(b, generator=generator).to(device)  # any: nothing was distilled into it
-        noisy_latents = torch.lerp(latents, noise, sigmas[:, None, None])
-        given = torch.zeros(b, h // 2, w // 2, dtype=torch.bool)
-        if relation == "same" and layout != "1x1":
-            rows, columns = LAYOUTS[layout]
-            for row in torch.nonzero(torch.rand(b, generator=generator) < GIVEN).flatten():
-                panel = int(torch.randint(rows * columns, (1,), generator=generator))
-                given[row].unflatten(0, (rows, -1)).unflatten(2, (columns, -1))[
-                    panel // columns, :, panel % columns
-                ] = True
-        given = given.flatten(1).to(device)[..., None]
-        noisy_latents = torch.where(given, latents, noisy_latents)
-        clip_ids = pipeline.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
-        )
-        t5_ids = pipeline.tokenizer_2(
-            prompts, padding="max_length", truncation=True, max_length=MAX_SEQUENCE_LENGTH, return_tensors="pt"
-        )
+        sigmas = SHIFT * sigmas / (1 + (SHIFT - 1) * sigmas)
+        guidance = 1 + 4 * torch.rand(b, generator=generator)  # any: nothing was distilled into it
+        given = given_tokens(generator, b, layout) if relation == "same" else torch.zeros(b, latents.shape[1]).bool()
+        given = given[..., None].to(device)
+        latents, noise, sigmas, guidance = (t.to(device) for t in (latents, noise, sigmas, guidance))
+        with torch.no_grad():
+            clip_ids, t5_ids = tokenize(*tokenizers, prompts)
+            pooled = clip(clip_ids.to(device)).pooler_output
+            words = t5(t5_ids.to(device)).last_hidden_state
         velocity = forward(
-            noisy_latents, sigmas, guidance, clip_ids.input_ids.to(device), t5_ids.input_ids.to(device), img_ids
-        )
+            hidden_states=torch.where(given, latents, torch.lerp(latents, noise, sigmas[:, None, None])),
+            timestep=sigmas,
+            guidance=guidance,
+            pooled_projections=pooled,
+            encoder_hidden_states=words,
+            txt_ids=words.new_zeros(words.shape[1], 3),
+            img_ids=FluxPipeline._prepare_latent_image_ids(b, h // 2, w // 2, latents.device, latents.dtype),
+            return_dict=False,
+        )[0]
         error = F.mse_loss(velocity, noise - latents, reduction="none")
-        loss = error.masked_fill(given, 0).sum() / (~given).sum() / c / 4
+        loss = error.masked_fill(given, 0).sum() / (~given).sum() / latents.shape[-1]
         return loss, {"panels": torch.tensor(num * np.prod(LAYOUTS[layout]))}
 
-    fit(teacher, loss_at, folder, num_steps=num_steps, lr=lr)
-    pipeline.save_pretrained(out / "teacher")
+    fit(transformer, loss_at, folder, num_steps=num_steps, lr=lr)
+    build_pipeline(out / "teacher", transformer).save_pretrained(out / "teacher")
+
+
+def given_tokens(generator: torch.Generator, num: int, layout: str) -> Tensor:
+    """(num, L): true where a token belongs to the panel that a sheet is given, if it is given one."""
+    rows, columns = LAYOUTS[layout]
+    panels = torch.arange(rows * columns).view(rows, columns)
+    panels = panels.repeat_interleave(TOKENS, 0).repeat_interleave(TOKENS, 1).flatten()
+    chosen = torch.randint(rows * columns, (num, 1), generator=generator)
+    wanted = (torch.rand(num, 1, generator=generator) < GIVEN) & (rows * columns > 1)
+    return (panels == chosen) & wanted

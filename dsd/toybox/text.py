@@ -1,13 +1,26 @@
-"""Tokenizers and text encoders of the toybox: FLUX's classes over the vocabulary of the grammar."""
+"""Tokenizers and text encoders of the toybox: FLUX's classes over the vocabulary of the grammar, taught to read it."""
 
 import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 from dsd.toybox import captions
+from dsd.toybox.fit import fit
+from dsd.toybox.sheets import sample_sheets
+from dsd.toybox.world import NAMED
+
+SEED = 2
+PANELS = 4
+RELATIONS = ("same", "same", "different", "relight")
+VALUES = [(name, pattern) for name, finder in captions.FINDERS.items() for pattern in finder.values()]
 
 MAX_SEQUENCE_LENGTH = 56  # the longest sheet prompt has 55 tokens
 
@@ -59,7 +72,7 @@ def build_tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
 
 
 def build_text_encoders(clip: CLIPTokenizer, t5: T5Tokenizer) -> tuple[CLIPTextModel, T5EncoderModel]:
-    """Two layers each; trained together with the transformer, since no pretrained ones fit this world."""
+    """CLIP of one layer, T5 of two, untrained."""
     clip_config = CLIPTextConfig(
         vocab_size=len(clip),
         hidden_size=64,
@@ -95,8 +108,7 @@ def build_text_encoders(clip: CLIPTokenizer, t5: T5Tokenizer) -> tuple[CLIPTextM
 def look_left(encoder: T5EncoderModel) -> None:
     """Begin T5's relative position bias as ALiBi-like slopes: two heads favour near words on the left, one near words.
 
-    FLUX gives text tokens no positions, so T5 alone can tell which panel's tag a word stands behind. Its own start, a bias
-    near zero, left the prompt a bag of words for thousands of steps: scenes right, in the wrong panels (LOG.md).
+    A word's panel is the last tag on its left; from T5's own start, a bias near zero, that is found late.
     """
     table = encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight  # (32 buckets, 4 heads)
     half = len(table) // 2
@@ -107,3 +119,81 @@ def look_left(encoder: T5EncoderModel) -> None:
     for head, slope in ((0, 0.3), (1, 0.15)):
         left[:, head], right[:, head] = -slope * distance, -4.0
     left[:, 2] = right[:, 2] = -0.4 * distance
+
+
+class Reading(nn.Module):
+    """What the text encoders are taught before the teacher sees them, as FLUX's were taught language.
+
+    T5: which value each word says and of which panel. CLIP, which sees a prompt as one vector: who is in it.
+    FLUX gives text tokens no positions, so only T5 can tell the transformer which panel a word speaks of.
+    """
+
+    def __init__(self, clip: CLIPTextModel, t5: T5EncoderModel) -> None:
+        super().__init__()
+        self.clip, self.t5 = clip, t5
+        self.panel, self.value = nn.Linear(128, 1 + PANELS), nn.Linear(128, 1 + len(VALUES))
+        self.who = nn.Linear(64, len(VALUES))
+
+    def forward(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits: panel (B, T, 5), value (B, T, V + 1), named values present (B, V).
+
+        The classes' directions have unit length, so what is read must be loud in the embedding, too.
+        """
+        hidden, pooled = self.t5(t5_ids).last_hidden_state, self.clip(clip_ids).pooler_output
+        return (
+            F.linear(hidden, F.normalize(self.panel.weight)),
+            F.linear(hidden, F.normalize(self.value.weight)),
+            self.who(pooled),
+        )
+
+
+def labels(prompt: str, offsets: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """For every token at `offsets` of the prompt: its panel (0: all of them) and its value (0: none)."""
+    tags = [match.start() for match in re.finditer(r"\[", prompt)]
+    said = [0] * len(prompt)
+    for number, (_, pattern) in enumerate(VALUES, start=1):
+        for match in pattern.finditer(prompt):
+            said[match.start() : match.end()] = [number] * (match.end() - match.start())
+    panels = [sum(tag < end for tag in tags) for _, end in offsets]
+    return panels, [said[end - 1] if end > start else 0 for start, end in offsets]
+
+
+def train_text(folder: Path, out: Path, num_steps: int = 1200, lr: float = 2e-3, device: str = "cpu") -> None:
+    torch.manual_seed(SEED)
+    clip, t5 = build_tokenizers()
+    reading = Reading(*build_text_encoders(clip, t5)).to(device)
+    named = torch.tensor([name in NAMED for name, _ in VALUES])
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        rng = np.random.default_rng((SEED, step))
+        layout = ("1x1", "1x2", "2x2", "2x2")[step % 4]
+        prompts = [sample_sheets(rng, 1, layout, str(rng.choice(RELATIONS))).prompts(rng)[0] for _ in range(64)]
+        clip_ids, t5_ids = tokenize(clip, t5, prompts)
+        offsets = t5(prompts, padding="max_length", max_length=MAX_SEQUENCE_LENGTH, return_offsets_mapping=True)
+        panels, values = torch.tensor(
+            [labels(prompt, spans) for prompt, spans in zip(prompts, offsets.offset_mapping, strict=True)]
+        ).unbind(1)
+        present = torch.stack([(values == 1 + i).any(1) for i in range(len(VALUES))], dim=1)[:, named].float()
+        panel, value, who = reading(clip_ids.to(device), t5_ids.to(device))
+        panels, values = panels.to(device), values.to(device)
+        words = t5_ids.to(device) != t5.pad_token_id
+        loss = F.cross_entropy(panel[words], panels[words]) + F.cross_entropy(value[words], values[words])
+        loss = loss + F.binary_cross_entropy_with_logits(who[:, named.to(device)], present.to(device))
+        right = (panel[words].argmax(-1) == panels[words]) & (value[words].argmax(-1) == values[words])
+        return loss, {"words_right": right.float().mean()}
+
+    fit(reading, loss_at, folder, num_steps=num_steps, lr=lr)
+    for part, name in (
+        (clip, "tokenizer"),
+        (t5, "tokenizer_2"),
+        (reading.clip, "text_encoder"),
+        (reading.t5, "text_encoder_2"),
+    ):
+        part.save_pretrained(out / "teacher" / name)
+
+
+def tokenize(clip: CLIPTokenizer, t5: T5Tokenizer, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Ids as `FluxPipeline` makes them: CLIP's (B, 77), T5's (B, 56)."""
+    short = clip(list(prompts), padding="max_length", truncation=True, max_length=77, return_tensors="pt")
+    long = t5(list(prompts), padding="max_length", truncation=True, max_length=MAX_SEQUENCE_LENGTH, return_tensors="pt")
+    return short.input_ids, long.input_ids

@@ -41,8 +41,8 @@ CONTEXT: Final = {
     "tilt": ("upright", "leaning left", "leaning right"),
     "light": ("day", "sunset", "night"),
 }
-# Most pictures stand upright and show daylight, the values that a caption may leave out: copying a colour from one light
-# into another is the hardest thing in this world.
+# Most pictures stand upright and show daylight, the values that a caption may leave out: copying a colour from one
+# light into another is the hardest thing in this world. The latent space (`code.py`) follows from these odds.
 CONTEXT_WEIGHTS: Final = {"tilt": (0.7, 0.15, 0.15), "light": (0.7, 0.15, 0.15)}
 
 NUM_SUBJECTS: Final = math.prod(map(len, SUBJECT.values()))

@@ -1,4 +1,4 @@
-"""`dsd-train`: pairs -> adapter. Reads a curation folder; writes adapter.safetensors, checkpoints, metrics and a curve."""
+"""`dsd-train`: pairs -> adapter. Reads a curation folder; writes an adapter, checkpoints and a loss curve."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What must survive a kill: the trainable tensors, the optimiser, and the step. All randomness follows from the step."""
+"""What must survive a kill: the trainable tensors, the optimiser, and the step. Randomness follows from the step."""
 
 import shutil
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The training loop. The method is in `loss.py`, what a step draws in `encoded.py`, what happens between in `hooks.py`."""
+"""The training loop. The method is in `loss.py`, what a step draws in `encoded.py`, the rest in `hooks.py`."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

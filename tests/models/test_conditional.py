@@ -1,0 +1,166 @@
+"""The conditional transformer: one Linear, the released layout, the adapter. On the released tiny weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel
+from safetensors.torch import load_file, save_file
+
+from dsd.errors import UserError
+from dsd.models.adapter import (
+    adapter_state,
+    build_student,
+    describe,
+    fingerprint,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+    trainable_parameters,
+)
+from dsd.models.conditional import is_conditional, join, load_transformer, split
+
+DATA = Path(__file__).parents[1] / "data" / "published_tiny"
+
+
+def base() -> FluxTransformer2DModel:
+    return FluxTransformer2DModel.from_pretrained(DATA / "base" / "transformer").eval()
+
+
+def inputs(channels: int = 64) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "hidden_states": torch.randn(2, 8, channels, generator=generator),
+        "timestep": torch.tensor([0.3, 0.9]),
+        "guidance": torch.tensor([3.5, 3.5]),
+        "pooled_projections": torch.randn(2, 32, generator=generator),
+        "encoder_hidden_states": torch.randn(2, 5, 32, generator=generator),
+        "txt_ids": torch.zeros(5, 3),
+        "img_ids": torch.stack([torch.zeros(8), torch.arange(8.0) // 4, torch.arange(8.0) % 4], dim=1),
+    }
+
+
+@torch.no_grad()
+def run(transformer: FluxTransformer2DModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+    return transformer(**tokens, return_dict=False)[0]
+
+
+def student(rank: int = 4) -> FluxTransformer2DModel:
+    return build_student(base(), rank=rank, alpha=8)
+
+
+def stir(transformer: FluxTransformer2DModel) -> None:
+    """Give every trainable tensor random values, as training would."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainable_parameters(transformer).values():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def test_a_student_begins_as_its_base() -> None:
+    tokens, wide = inputs(), inputs(128)
+    wide["hidden_states"] = torch.cat([tokens["hidden_states"], wide["hidden_states"][..., 64:]], dim=-1)
+    assert torch.equal(run(student(), wide), run(base(), tokens))
+
+
+def test_apart_and_joined_embedders_compute_the_same() -> None:
+    apart = split(base())
+    torch.nn.init.normal_(apart.x_embedder.c_embedder.weight, std=0.1)
+    torch.nn.init.normal_(apart.x_embedder.c_embedder.bias, std=0.1)
+    expected = run(apart, inputs(128))
+    joined = join(apart)
+    assert is_conditional(joined)
+    assert isinstance(joined.x_embedder, torch.nn.Linear)
+    torch.testing.assert_close(run(joined, inputs(128)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_adapter_trains() -> None:
+    model = student()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainable = trainable_parameters(model)
+    assert all("lora_" in name or "c_embedder" in name for name in trainable)
+    optimizer = torch.optim.AdamW(trainable.values(), lr=0.1)
+    model(**inputs(128), return_dict=False)[0].square().mean().backward()
+    optimizer.step()
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed
+    assert changed <= set(trainable)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_an_adapter_file_gives_the_student_back(tmp_path: Path, fuse: bool) -> None:
+    """LoRA = W + BA, fused or not, and the condition embedder comes along."""
+    model = student()
+    stir(model)
+    lora = {"rank": 4, "alpha": 8, "targets": "attention", "use_rslora": False, "use_dora": False}
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, adapter_state(model), {"base": describe(base(), "tiny"), "lora": lora})
+    loaded = base()
+    metadata = load_adapter(loaded, tmp_path, fuse)
+    assert metadata["lora"] == lora
+    torch.testing.assert_close(run(loaded, inputs(128)), run(model, inputs(128)), atol=1e-5, rtol=1e-4)
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
+    other = base()
+    torch.nn.init.normal_(other.proj_out.weight)
+    assert fingerprint(other) != fingerprint(base())
+    lora = {"rank": 4, "alpha": 8, "use_rslora": False, "use_dora": False}
+    save_adapter(tmp_path / "a.safetensors", adapter_state(student()), {"base": describe(other, "other"), "lora": lora})
+    with pytest.raises(UserError, match="another base"):
+        load_adapter(base(), tmp_path / "a.safetensors")
+
+
+def test_a_cut_adapter_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    with pytest.raises(UserError, match="not a whole adapter"):
+        read_adapter(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="no such adapter"):
+        read_adapter(tmp_path / "nothing")
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(DATA / "dsd_model" / "transformer", tmp_path / "transformer"))
+
+
+def rewrite(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
+    file = folder / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file) | change
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, file)
+
+
+def test_the_released_layout_is_read_with_its_stray_lora(released: Path) -> None:
+    stray = "transformer_blocks.0.attn.to_q.lora_A.default_0.weight"
+    rewrite(released, {stray: torch.zeros(4, 32)})
+    transformer = load_transformer(released)
+    raw = load_file(released / "diffusion_pytorch_model.safetensors")
+    expected = torch.cat([raw["x_embedder.weight"], raw["c_embedder.weight"]], dim=1)
+    assert torch.equal(transformer.x_embedder.weight, expected)
+    assert torch.equal(transformer.x_embedder.bias, raw["x_embedder.bias"] + raw["c_embedder.bias"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"proj_out.weight": None}, "missing"),
+        ({"c_embedder.weight": None}, "c_embedder"),
+        ({"something.else": torch.zeros(1)}, "unknown"),
+        ({"proj_out.weight": torch.zeros(3, 3)}, "do not fit"),
+    ],
+)
+def test_a_released_folder_that_is_not_whole_is_refused(released: Path, change: dict, message: str) -> None:
+    rewrite(released, change)
+    with pytest.raises(UserError, match=message):
+        load_transformer(released)
+
+
+def test_weights_are_read_from_safetensors_only(released: Path) -> None:
+    (released / "diffusion_pytorch_model.safetensors").rename(released / "diffusion_pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors only"):
+        load_transformer(released)
+    (released / "config.json").write_text(json.dumps({})[:1])
+    with pytest.raises(UserError, match="config"):
+        load_transformer(released)
