@@ -22,7 +22,8 @@ SEED = 3
 TEXT_DROPOUT = 0.1
 # In this share of "same" sheets one panel is given, clean, and the others are to be drawn beside it. FLUX.1-dev can
 # do so without having been taught (Diptych Prompting, arXiv 2411.15466); a model this small learns from it where to
-look.GIVEN = 0.5
+# look.
+GIVEN = 0.5
 TOKENS = 4  # along a panel's side
 SHIFT = 2.0  # more time at high noise, where a sheet's panels settle what they share
 # A step draws, in turn: (layout, relation, batch). The student's canvas is a diptych, the data engine's a 2x2 sheet.
