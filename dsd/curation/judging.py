@@ -38,7 +38,9 @@ def judge_grids(shard: Shard, grids: Dataset, judge: Judge, batch_size: int, bar
     """
     for start in range(shard.start, shard.stop, batch_size):
         rows = grids.select(range(start, min(start + batch_size, shard.stop)))
-        pairs, defects, panels = [], {}, []
+        pairs: list[Candidate] = []
+        panels: list[tuple[int, int, Image.Image]] = []
+        defects: dict[tuple[int, int], str] = {}
         for row in rows:
             cells = cut(row["image"], row["layout"])
             panels += [(row["index"], i, cell) for i, cell in enumerate(cells)]

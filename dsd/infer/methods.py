@@ -57,7 +57,7 @@ class Student:
         if adapter is None and transformer is None:
             raise UserError("no adapter: give adapter=path/to/the/train/folder (or transformer= and lora= as released)")
         self.settings = dict(settings)
-        self.pipeline = DSDPipeline.from_base(path, adapter, transformer, lora, dtype=dtype, device=device)
+        self.pipeline: Any = DSDPipeline.from_base(path, adapter, transformer, lora, dtype=dtype, device=device)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def __call__(

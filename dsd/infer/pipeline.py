@@ -118,7 +118,10 @@ class DSDPipeline(FluxPipeline):
         device, dtype = self._execution_device, self.transformer.dtype
 
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        num_prompts = len(prompts) if prompts is not None else len(prompt_embeds)
+        given = prompts if prompts is not None else prompt_embeds
+        if given is None:
+            raise UserError("give prompt=, or prompt_embeds= with pooled_prompt_embeds=")
+        num_prompts = len(given)
         prompt_embeds, pooled_prompt_embeds, txt_ids = self.encode_prompt(
             prompt=prompts,
             prompt_embeds=prompt_embeds,

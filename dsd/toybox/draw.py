@@ -95,9 +95,9 @@ def headgear(grid: Grid, kind: int, top: float) -> Tensor:
 def eye_circles(kind: int, height: float) -> list[tuple[float, float, float]]:
     """(u, v, radius) of each eye."""
     return (
-        [(0, height, 5.6)],
-        [(-5, height, 4.1), (5, height, 4.1)],
-        [(-7.2, height - 0.5, 3.3), (0, height + 1.5, 3.3), (7.2, height - 0.5, 3.3)],
+        [(0.0, height, 5.6)],
+        [(-5.0, height, 4.1), (5.0, height, 4.1)],
+        [(-7.2, height - 0.5, 3.3), (0.0, height + 1.5, 3.3), (7.2, height - 0.5, 3.3)],
     )[kind]
 
 
@@ -222,8 +222,8 @@ def scenes() -> Tensor:
         city = paint(city, box(grid, u, 4, 4.5, 0.9), 244, 236, 200)
 
     forest = sky((52, 98, 78), (92, 146, 100))
-    for u, w in ((5, 3.2), (18, 2.4), (31, 2.8), (45, 2.4), (58, 3.4)):
-        forest = paint(forest, box(grid, u, 36, w, 28), 96, 66, 50)
+    for u, trunk in ((5, 3.2), (18, 2.4), (31, 2.8), (45, 2.4), (58, 3.4)):
+        forest = paint(forest, box(grid, u, 36, trunk, 28), 96, 66, 50)
     for u, v, r in ((2, 60, 9), (16, 63, 9), (30, 61, 8), (44, 63, 9), (59, 60, 9)):
         forest = paint(forest, ellipse(grid, u, v, r, r), 34, 78, 58)
     forest = paint(forest, ground(18, 1.5), 84, 112, 54)

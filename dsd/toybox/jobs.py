@@ -33,7 +33,7 @@ def held_out_jobs(num_subjects: int, contexts_per_subject: int, seed: int) -> li
     return jobs
 
 
-def main(folder: str = "examples", num: int = 4, seed: int = 7) -> None:
+def main(folder: str = "examples", *, num: int = 4, seed: int = 7) -> None:
     """Write `num` references with a prompt each."""
     Path(folder).mkdir(exist_ok=True)
     jobs = held_out_jobs(num, 1, seed)

@@ -28,7 +28,7 @@ from dsd.models.latents import canvas_tokens, target_mask
 from dsd.shards import read_shards
 from dsd.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from dsd.train.encoded import Sampling, encode_pairs
-from dsd.train.hooks import Checkpoint, Log
+from dsd.train.hooks import Checkpoint, Hook, Log
 from dsd.train.loop import Plan, train, velocity_model
 from dsd.train.loss import token_weights
 
@@ -157,7 +157,7 @@ def main(cfg: DictConfig) -> None:
         initial=state.step, total=cfg.num_steps, desc="train", unit="step", mininterval=1,
         disable=not accelerator.is_main_process,
     )  # fmt: skip
-    hooks = [
+    hooks: list[Hook] = [
         Log(output_dir / "metrics.jsonl", cfg.log_every, bar, accelerator, state, cfg.batch_size),
         Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, lambda: bool(stop)),
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -39,11 +40,11 @@ def velocity_model(
     """The transformer as `flow_loss` calls it: (noisy latents (B, L, C), batch) -> velocity (B, L, C)."""
 
     def velocity(noisy_latents: Tensor, batch: Batch) -> Tensor:
-        embeds = getattr(transformer, "module", transformer).config.guidance_embeds
+        inner: Any = getattr(transformer, "module", transformer)
         return transformer(
             hidden_states=torch.cat([noisy_latents, batch.cond_latents], dim=-1),
             timestep=batch.sigmas,
-            guidance=torch.full_like(batch.sigmas, guidance_scale) if embeds else None,
+            guidance=torch.full_like(batch.sigmas, guidance_scale) if inner.config.guidance_embeds else None,
             pooled_projections=batch.pooled_prompt_embeds,
             encoder_hidden_states=batch.prompt_embeds,
             txt_ids=noisy_latents.new_zeros(batch.prompt_embeds.shape[1], 3),
