@@ -96,7 +96,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 def config_hash(cfg: DictConfig, ignore: Collection[str] = ()) -> str:
     """12 hex digits that say what is computed.
 
-    Left out: `output_dir`, secrets, and the dotted keys in `ignore` with all below them.
+    Left out: `output_dir`, every `device`, secrets, and the dotted keys in `ignore` with all below them.
     """
     canonical = json.dumps(_identity(resolved(cfg), ignore), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
@@ -120,9 +120,13 @@ def claim(output_dir: str | Path, cfg: DictConfig, ignore: Collection[str] = ())
     return config_hash(cfg, ignore)
 
 
+def in_multirun() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def _ready(cfg: DictConfig) -> DictConfig:
     """The job's config, complete, with a folder of its own in a multirun."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
+    if in_multirun():
         logging.getLogger("dsd").info("%s", _job_label().rstrip(": "))
         if not any(o.lstrip("+").startswith("output_dir=") for o in HydraConfig.get().overrides.task):
             sweep = HydraConfig.get().sweep
@@ -134,7 +138,7 @@ def _ready(cfg: DictConfig) -> DictConfig:
 def _job_label() -> str:
     """ "job 3 (seed=1 cfg=2): " in a multirun, otherwise ""."""
     settings = HydraConfig.get()
-    if settings.mode != RunMode.MULTIRUN:
+    if not in_multirun():
         return ""
     return f"job {settings.job.num} ({' '.join(settings.overrides.task)}): "
 
@@ -168,9 +172,13 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def _identity(config: Any, ignore: Collection[str]) -> dict[str, Any]:
     """The leaves that decide what is computed."""
-    ignored = (*ignore, "output_dir")
     found = leaves(_redacted(config)).items()
-    return {k: v for k, v in found if not any(k == i or k.startswith(f"{i}.") for i in ignored)}
+    return {k: v for k, v in found if not any(k == i or k.startswith(f"{i}.") for i in ignore) and not _where(k)}
+
+
+def _where(key: str) -> bool:
+    """Says where something is computed or put, never what."""
+    return key == "output_dir" or key.split(".")[-1] == "device"
 
 
 def _redacted(config: Any, key: str = "") -> Any:

@@ -76,7 +76,8 @@ class UniformSigmas:
 
 def seed_at(seed: int, *position: int) -> int:
     """A 63-bit seed that is a function of (seed, position): neighbours share nothing, batch and rank play no part."""
-    return int(np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # SeedSequence takes (1,) and (1, 0) for the same, hence the length.
+    return int(np.random.SeedSequence((len(position), seed, *position)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generator_at(seed: int, *position: int) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""One table of a --multirun: what the jobs differ in, beside what came out of each."""
+"""What a --multirun leaves: a table of what its jobs differ in and what came of it, and their pictures side by side."""
 
 import csv
 import json
@@ -8,28 +8,42 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from dsd.app import leaves
 from dsd.manifest import MANIFEST, atomic
+from dsd.pictures import contact_sheet
 
 OVERVIEW = "overview.csv"
 
 
 class Overview(Callback):
-    """Writes `<hydra.sweep.dir>`/overview.csv when the last job is done, and prints it. Named in configs/house.yaml."""
+    """Writes overview.csv and overview.png into `hydra.sweep.dir` when the last job is done, and prints the table.
+
+    Named in configs/house.yaml.
+    """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Jobs that were given an output_dir of their own are not in the table."""
         jobs = [f.parent for f in Path(config.hydra.sweep.dir).glob(f"*/{MANIFEST}") if f.parent.name.isdigit()]
         if not jobs:
             return
-        table = compare(sorted(jobs, key=lambda job: int(job.name)))
-        with atomic(Path(config.hydra.sweep.dir) / OVERVIEW) as temporary, temporary.open("w", newline="") as file:
+        jobs.sort(key=lambda job: int(job.name))
+        folder, table = Path(config.hydra.sweep.dir), compare(jobs)
+        with atomic(folder / OVERVIEW) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows(table)
+        pictures = [(job, picture) for job in jobs if (picture := job / _look(job)).is_file()]
+        if pictures:
+            columns = max(1, round(len(pictures) ** 0.5))
+            sheet = contact_sheet(
+                [Image.open(p) for _, p in pictures], [_label(table, job) for job, _ in pictures], columns
+            )
+            with atomic(folder / "overview.png") as temporary:
+                sheet.save(temporary, "PNG")
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         for row in table:
             print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
-        print(f"{len(jobs)} jobs: {Path(config.hydra.sweep.dir) / OVERVIEW}")
+        print(f"{len(jobs)} jobs: {folder / OVERVIEW}" + (f"; look at {folder / 'overview.png'}" if pictures else ""))
 
 
 def compare(jobs: Sequence[Path]) -> list[list[str]]:
@@ -44,6 +58,19 @@ def compare(jobs: Sequence[Path]) -> list[list[str]]:
         for job, s, r in zip(jobs, settings, results, strict=True)
     ]
     return [["job", *keys, *names], *rows]
+
+
+def _look(job: Path) -> str:
+    """The picture that a stage says to look at."""
+    return json.loads((job / MANIFEST).read_text(encoding="utf-8")).get("look", "overview.png")
+
+
+def _label(table: list[list[str]], job: Path) -> str:
+    """What is special about a job: its row, without the results."""
+    row = next(row for row in table if row[0] == job.name)
+    settings = OmegaConf.to_container(OmegaConf.load(job / "config.yaml"))
+    known = leaves(settings)
+    return ", ".join(f"{key.split('.')[-1]} {cell}" for key, cell in zip(table[0], row, strict=True) if key in known)
 
 
 def _numbers(manifest: dict[str, Any]) -> dict[str, float]:

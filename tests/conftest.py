@@ -1,8 +1,14 @@
 """One thread a test (xdist runs several), no network, caches of their own, GPU tests only where there is a GPU."""
 
+import importlib
+import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +23,84 @@ os.environ |= {  # before the libraries are imported; subprocesses inherit it
     "WANDB_MODE": "disabled",
     "MPLBACKEND": "Agg",
 }
+
+
+Run = Callable[..., str]
+
+
+def _run(stage: str, *overrides: str, code: int = 0) -> str:
+    """Run a stage as its command would; returns what it wrote to stderr, after checking its exit code."""
+    main = importlib.import_module(f"dsd.{stage}.__main__").main
+    arguments, stderr = sys.argv, sys.stderr
+    with tempfile.TemporaryFile("w+") as file:
+        sys.argv, sys.stderr = [f"dsd-{stage}", *map(str, overrides)], file
+        handler = logging.StreamHandler(file)  # pytest's own handlers keep the stage from adding one
+        logging.getLogger("dsd").addHandler(handler)
+        try:
+            main()
+            ended = 0
+        except SystemExit as end:
+            ended = int(end.code or 0)
+        finally:
+            sys.argv, sys.stderr = arguments, stderr
+            logging.getLogger("dsd").removeHandler(handler)
+        file.seek(0)
+        said = file.read()
+    assert ended == code, said
+    return said
+
+
+@pytest.fixture
+def run() -> Run:
+    return _run
+
+
+@pytest.fixture
+def refused() -> Run:
+    """Run a stage that must refuse its input: exit code 2 and one line, which is returned."""
+
+    def run(stage: str, *overrides: str) -> str:
+        lines = [line for line in _run(stage, *overrides, code=2).splitlines() if ": error: " in line]
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def start() -> Callable[..., subprocess.Popen]:
+    """Start a stage as a process of its own, to be killed."""
+
+    def start(stage: str, *overrides: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", f"dsd.{stage}", *map(str, overrides)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sheets of the toybox drawn without error: 12 of four panels."""
+    folder = tmp_path_factory.mktemp("oracle") / "grids"
+    _run("data_gen", "teacher=oracle", "num_grids=12", "rows_per_shard=8", f"output_dir={folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pairs(grids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the toybox's judge keeps of `grids`."""
+    folder = tmp_path_factory.mktemp("oracle") / "pairs"
+    _run("curation", f"grids={grids}", f"output_dir={folder}", "device=cpu")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapter(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student of a few steps."""
+    folder = tmp_path_factory.mktemp("oracle") / "train"
+    settings = ("num_steps=4", "batch_size=4", "log_every=2", "lora=toybox", "learning_rate=1e-3", "device=cpu")
+    _run("train", f"pairs={pairs}", f"output_dir={folder}", *settings)
+    return folder
 
 
 def pytest_unconfigure() -> None:

@@ -42,7 +42,7 @@ class CurationConfig:
     selection: Any = MISSING  # -> curation.selection.Selection
 
 
-IGNORED = ("experiment", "verdicts_dir", "batch_size", "shard", "num_shards", "device")  # when and where, not what
+IGNORED = ("experiment", "verdicts_dir", "batch_size", "shard", "num_shards")  # when and where, not what
 
 
 @stage("curation", CurationConfig)

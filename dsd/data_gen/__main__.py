@@ -41,7 +41,7 @@ class DataGenConfig:
     teacher: Any = MISSING  # -> data_gen.teachers.Teacher
 
 
-IGNORED = ("experiment", "batch_size", "shard", "num_shards", "device")  # change when and where, not what
+IGNORED = ("experiment", "batch_size", "shard", "num_shards")  # change when and where, not what
 
 
 @stage("data_gen", DataGenConfig)

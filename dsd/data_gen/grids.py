@@ -28,6 +28,7 @@ def draw(
                 raise
             log.warning("grids %d-%d failed: %s", batch[0].index, batch[-1].index, error)
             yield from (Failure({"index": p.index, "prompt": p.prompt}, repr(error)) for p in batch)
+            bar.update(len(batch))
             continue
         for prompt, image, grid_seed in zip(batch, images, seeds, strict=True):
             fields = {name: value for name, value in vars(prompt).items() if name != "source"}

@@ -51,7 +51,7 @@ class EvaluateConfig:
     recogniser: Any = MISSING  # -> evaluate.recogniser.Recogniser
 
 
-IGNORED = ("experiment", "batch_size", "device")
+IGNORED = ("experiment", "batch_size")
 
 
 @stage("evaluate", EvaluateConfig)

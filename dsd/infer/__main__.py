@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from dsd.app import claim, resolved, stage
+from dsd.app import claim, in_multirun, resolved, stage
 from dsd.errors import UserError
 from dsd.flow import seed_at
 from dsd.infer.jobs import Job, read_picture
@@ -57,7 +57,7 @@ class InferConfig:
     method: Any = MISSING  # -> infer.methods.Method
 
 
-IGNORED = ("experiment", "batch_size", "shard", "num_shards", "device", "output")
+IGNORED = ("experiment", "batch_size", "shard", "num_shards", "output")
 
 
 @stage("infer", InferConfig)
@@ -87,6 +87,8 @@ def draw_one(cfg: DictConfig) -> None:
         text.add_itxt(name, str(value))
     with atomic(path) as temporary:
         picture.save(temporary, "PNG", pnginfo=text)
+    if in_multirun():  # every picture has a folder of its own, and the overview wants to know what is in it
+        write_manifest(path.parent, "infer", {"results": 1}, config_hash=claim(path.parent, cfg), look=path.name)
     log.info("infer: %s (%d x %d, seed %d)", path, picture.width, picture.height, cfg.seed)
 
 

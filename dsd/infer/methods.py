@@ -94,4 +94,5 @@ class CopyPaste:
         self, references: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
         height, width, fit = self.size
-        return [to_pil_image(to_pixels(image, height, width, fit) / 2 + 0.5) for image in references]
+        pixels = [to_pixels(image, height, width, fit) / 2 + 0.5 for image in references]
+        return [to_pil_image((panel * 255).round().byte()) for panel in pixels]

@@ -80,7 +80,7 @@ class TrainConfig:
     logger: Any = MISSING
 
 
-IGNORED = ("experiment", "cache_dir", "checkpoint_every", "keep_checkpoints", "log_every", "device", "logger")
+IGNORED = ("experiment", "cache_dir", "checkpoint_every", "keep_checkpoints", "log_every", "logger")
 
 
 @stage("train", TrainConfig)
@@ -190,6 +190,7 @@ def main(cfg: DictConfig) -> None:
         config_hash=config_hash,
         pairs_config_hash=source["config_hash"],
         loss=final,
+        look="loss.png",
         seconds=round(time.monotonic() - began, 1),
     )
     log.info(

@@ -1,0 +1,168 @@
+"""Grids -> pairs: who is judged, what is kept and why, and that thresholds cost no second judgement."""
+
+import json
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+from PIL import Image
+
+from dsd.curation.panels import cut, defect
+from dsd.curation.selection import Selection
+from dsd.errors import UserError
+from dsd.manifest import read_manifest, write_manifest
+from dsd.records import Grid, Verdict, features
+from dsd.shards import Shard, read_failures, read_shards, write_shard
+from dsd.toybox.judge import ToyboxJudge
+from dsd.vlm import Refusal
+from dsd.vlm import Verdict as Answer
+
+
+class Reluctant(ToyboxJudge):
+    """Refuses every second pair that it is shown, as a provider's safety filter would."""
+
+    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Answer | Refusal]:
+        answers = super().judge(references, targets)
+        return [Refusal("safety filter") if number % 2 else answer for number, answer in enumerate(answers)]
+
+
+def rows(folder: Path, name: str) -> list[dict]:
+    return read_shards(folder, name).with_format("arrow")[:].drop(["config_hash"]).to_pylist()
+
+
+def test_every_panel_pair_is_judged_once_and_kept_in_both_directions(grids, pairs) -> None:
+    verdicts, kept, rejected = (read_shards(pairs, name) for name in ("verdicts", "pairs", "rejected"))
+    assert [(v["grid"], v["first"], v["second"]) for v in verdicts] == [
+        (grid, first, second) for grid in range(12) for first in range(4) for second in range(first + 1, 4)
+    ]
+    assert len(kept) + len(rejected) == 2 * len(verdicts)
+    assert len(kept) > 0.8 * 2 * len(verdicts)  # these sheets were drawn without error
+    there = {(p["grid"], p["reference_panel"], p["target_panel"]) for p in kept}
+    assert there == {(grid, target, reference) for grid, reference, target in there}
+    sheets = read_shards(grids, "grids")
+    for pair in kept.select(range(0, len(kept), 7)):
+        sheet = sheets[pair["grid"]]
+        panels = cut(sheet["image"], sheet["layout"])
+        assert pair["image"].tobytes() == panels[pair["target_panel"]].tobytes()
+        assert pair["conditioning"].tobytes() == panels[pair["reference_panel"]].tobytes()
+        assert (pair["seed"], pair["prompt"]) == (sheet["seed"], sheet["prompt"])
+    assert {"image", "conditioning", "caption"} <= set(load_dataset("parquet", data_dir=f"{pairs}/pairs")["train"][0])
+    counts = read_manifest(pairs, "curation")["counts"]
+    assert counts == {"judged": 72, "pairs": len(kept), "rejected": len(rejected), "refused": 0}
+
+
+def test_the_caption_describes_the_target(grids, pairs) -> None:
+    asked = read_shards(grids, "grids")
+    from dsd.toybox.captions import read
+
+    pair = read_shards(pairs, "pairs")[5]
+    expected = read(asked[pair["grid"]]["panel_captions"][pair["target_panel"]])
+    assert read(pair["caption"]) == expected
+    assert read(pair["instruction"]) == {
+        name: value for name, value in expected.items() if name not in ("colour", "body")
+    }
+
+
+def test_thresholds_are_swept_without_judging_again(run, grids, pairs, tmp_path) -> None:
+    shared = f"verdicts_dir={pairs}"
+    broken = "judge.path=/nowhere"  # would be refused if it were loaded, but belongs to what verdicts follow from
+    run("curation", f"grids={grids}", f"output_dir={tmp_path / 'all'}", shared, "selection=all", "device=cpu")
+    assert len(rows(tmp_path / "all", "pairs")) >= len(rows(pairs, "pairs"))
+    strict = "selection.minimum.confidence=1.1"
+    said = run("curation", f"grids={grids}", f"output_dir={tmp_path / 'none'}", shared, strict, code=2)
+    assert "no pair was kept" in said
+    said = run("curation", f"grids={grids}", f"output_dir={tmp_path / 'other'}", shared, broken, code=2)
+    assert "belongs to another config" in said
+    assert not (tmp_path / "all" / "verdicts").exists()
+
+
+def test_killed_and_run_again_is_unbroken(run, start, grids, pairs, tmp_path) -> None:
+    settings = (f"grids={grids}", f"output_dir={tmp_path}", "rows_per_shard=1", "batch_size=1", "device=cpu")
+    process = start("curation", *settings)
+    while len(list((tmp_path / "verdicts").glob("verdicts-*.parquet"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run("curation", *settings)
+    for name in ("pairs", "rejected"):
+        ours, theirs = rows(tmp_path, name), rows(pairs, name)
+        assert [{**row, "scores": ""} for row in ours] == [{**row, "scores": ""} for row in theirs]
+        for one, other in zip(ours, theirs, strict=True):  # sums in another order, in another batch
+            assert json.loads(one["scores"]) == pytest.approx(json.loads(other["scores"]), abs=1e-4)
+    assert "done already" in run("curation", *settings)
+
+
+def test_refusals_are_failures_with_a_reason(run, grids, tmp_path) -> None:
+    said = run("curation", f"grids={grids}", f"output_dir={tmp_path}", "judge._target_=test_curation.Reluctant")
+    failures = read_failures(tmp_path, "verdicts")
+    assert len(failures) == 36
+    assert failures[0] == {"grid": 0, "first": 0, "second": 2, "reason": "safety filter"}
+    assert read_manifest(tmp_path, "curation")["counts"]["refused"] == 36
+    assert "36 refused" in said
+
+
+def test_defective_panels_never_reach_the_judge(run, grids, tmp_path) -> None:
+    source = read_shards(grids, "grids")[0]
+    black, flat = Image.new("RGB", (64, 64)), Image.new("RGB", (64, 64), (90, 120, 200))
+    assert (defect(black), defect(flat), defect(cut(source["image"], "2x2")[0])) == ("black panel", "flat panel", "")
+    source["image"].paste(black, (64, 64))
+    folder = tmp_path / "grids"
+    write_shard(Shard(0, 0, 1, folder / "grids" / "grids-00000-of-00001.parquet"), [Grid(**source)], features(Grid))
+    write_manifest(folder, "data_gen", {"grids": 1}, config_hash="c0ffee")
+    run("curation", f"grids={folder}", f"output_dir={tmp_path / 'pairs'}", "device=cpu")
+    found = read_shards(tmp_path / "pairs", "rejected")
+    black_ones = [row for row in found if 3 in (row["reference_panel"], row["target_panel"])]
+    assert len(black_ones) == 6
+    assert all(
+        row["rejection"] == "black panel: not shown to the judge" and row["scores"] == "{}" for row in black_ones
+    )
+
+
+def test_panels_are_cut_row_by_row() -> None:
+    sheet = Image.fromarray(np.arange(7 * 9 * 3, dtype=np.uint8).reshape(7, 9, 3))
+    panels = cut(sheet, "2x2")
+    assert [panel.size for panel in panels] == [(4, 3)] * 4
+    assert [panel.getpixel((0, 0)) for panel in panels] == [
+        sheet.getpixel(at) for at in ((0, 0), (4, 0), (0, 3), (4, 3))
+    ]
+
+
+def verdict(**fields: object) -> Verdict:
+    told = {"same": True, "scores": json.dumps({"similarity": 0.8}), "defect": "", "reason": "alike"} | fields
+    return Verdict(**{name: told.get(name, 0) for name in Verdict.__dataclass_fields__})
+
+
+def test_why_a_pair_is_not_kept() -> None:
+    bounded = Selection(minimum={"similarity": 0.7}, maximum={"similarity": 0.9})
+    assert bounded.rejection(verdict()) == ""
+    assert (
+        bounded.rejection(verdict(same=False, reason="belly red and blue"))
+        == "not the same subject: belly red and blue"
+    )
+    assert bounded.rejection(verdict(scores='{"similarity": 0.6}')) == "low similarity: 0.600, the bound is 0.7"
+    assert bounded.rejection(verdict(scores='{"similarity": 0.95}')) == "high similarity: 0.950, the bound is 0.9"
+    assert Selection(exclude=lambda _: True).rejection(verdict()).startswith("evaluation subject")
+    with pytest.raises(UserError, match="'beauty'; this judge gives similarity"):
+        Selection(minimum={"beauty": 1}).rejection(verdict())
+
+
+def test_bad_input_is_one_line(refused, grids, pairs, tmp_path) -> None:
+    assert "dsd-data-gen" in refused("curation", f"grids={tmp_path / 'nothing'}", f"output_dir={tmp_path / 'a'}")
+    assert "dsd-data-gen" in refused("curation", f"grids={pairs}", f"output_dir={tmp_path / 'b'}")
+    cut_short = tmp_path / "grids"
+    (cut_short / "grids").mkdir(parents=True)
+    for file in (grids / "grids").iterdir():
+        (cut_short / "grids" / file.name).write_bytes(file.read_bytes()[:5000])
+    (cut_short / "manifest.json").write_text((grids / "manifest.json").read_text())
+    assert "grids-00000-of-00002.parquet" in refused("curation", f"grids={cut_short}", f"output_dir={tmp_path / 'c'}")
+    assert "confidance" in refused(
+        "curation", f"grids={grids}", "selection.confidance=1", f"output_dir={tmp_path / 'd'}"
+    )
+    assert "'beauty'" in refused(
+        "curation", f"grids={grids}", "+selection.minimum.beauty=1", f"output_dir={tmp_path / 'e'}"
+    )

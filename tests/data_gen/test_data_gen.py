@@ -1,0 +1,113 @@
+"""Prompts -> grids: the same grids however the work is divided or interrupted."""
+
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset, load_dataset
+from PIL import Image
+
+from dsd.data_gen.teachers import PipelineTeacher
+from dsd.manifest import read_manifest
+from dsd.records import Prompt
+from dsd.shards import read_failures, read_shards
+from dsd.toybox.prompts import Oracle
+
+BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
+ORACLE = ("teacher=oracle", "num_grids=12", "rows_per_shard=4")
+
+
+class FallsOver(Oracle):
+    """Cannot draw what is red."""
+
+    def __call__(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Image.Image]:
+        if any("red" in prompt.subject for prompt in prompts):
+            raise ValueError("no red paint")
+        return super().__call__(prompts, seeds)
+
+
+def raw(folder: Path) -> list[dict]:
+    """Rows with the pictures' bytes, without where they were made."""
+    rows: Dataset = read_shards(folder, "grids").with_format("arrow")
+    return rows[:].drop(["config_hash"]).to_pylist()
+
+
+def test_shards_and_batches_change_nothing(run, grids, tmp_path) -> None:
+    parts = (*ORACLE, f"output_dir={tmp_path}", "num_shards=2", "batch_size=3")
+    said = run("data_gen", *parts, "rows_per_shard=8", "shard=1")
+    assert "others are still to come" in said
+    run("data_gen", *parts, "rows_per_shard=8", "shard=0")
+    assert raw(tmp_path) == raw(grids)
+    assert read_manifest(tmp_path, "data_gen")["counts"] == {"grids": 12, "failed": 0}
+    assert "done already" in run("data_gen", *parts, "rows_per_shard=8", "shard=0")
+    assert (tmp_path / "overview.png").exists()
+
+
+def test_killed_and_run_again_is_unbroken(run, start, tmp_path) -> None:
+    command = ("teacher=oracle", "num_grids=400", "rows_per_shard=20")
+    process = start("data_gen", *command, f"output_dir={tmp_path / 'killed'}")
+    shards = tmp_path / "killed" / "grids"
+    while len(list(shards.glob("grids-*.parquet"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {file: file.stat().st_mtime_ns for file in shards.glob("grids-*.parquet")}
+    assert 3 <= len(before) < 20
+    run("data_gen", *command, f"output_dir={tmp_path / 'killed'}")
+    run("data_gen", *command, f"output_dir={tmp_path / 'unbroken'}")
+    assert raw(tmp_path / "killed") == raw(tmp_path / "unbroken")
+    assert all(file.stat().st_mtime_ns == made for file, made in before.items())  # nothing was made twice
+    assert sorted(f.name for f in shards.iterdir()) == sorted(f"grids-{i:05d}-of-00020.parquet" for i in range(20))
+
+
+def test_grids_load_as_a_public_data_set(grids) -> None:
+    rows = load_dataset("parquet", data_dir=str(grids / "grids"), split="train")
+    assert rows[0]["image"].size == (128, 128)
+    assert [row["index"] for row in rows] == list(range(12))
+    assert len(set(rows["seed"])) == 12
+
+
+def test_a_batch_that_fails_is_recorded_and_counted(run, tmp_path) -> None:
+    teacher = "teacher._target_=test_data_gen.FallsOver"
+    said = run("data_gen", *ORACLE, teacher, f"output_dir={tmp_path}", "batch_size=1")
+    failures = read_failures(tmp_path, "grids")
+    assert failures
+    assert all("no red paint" in failure["reason"] and "red" in failure["prompt"] for failure in failures)
+    assert read_manifest(tmp_path, "data_gen")["counts"] == {"grids": 12 - len(failures), "failed": len(failures)}
+    assert f"({len(failures)} failed)" in said
+
+
+def test_a_picture_depends_on_its_seed_alone() -> None:
+    teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, device="cpu")
+    prompts = [Prompt(i, f"sheet {i}", "1x2", ["", ""], "", "same", "") for i in range(3)]
+    together = teacher(prompts, [5, 6, 7])
+    alone = teacher(prompts[1:2], [6])[0]
+    assert alone.size == (32, 16)
+    assert np.abs(np.asarray(together[1], int) - np.asarray(alone, int)).max() <= 1
+    assert np.asarray(together[0]).tobytes() != np.asarray(together[1]).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["num_grids=0"], "num_grids=0"),
+        (["shard=2", "num_shards=2"], "shard=2"),
+        (["seed=1"], "seed: 0 there, 1 now"),
+        (["sede=1"], "sede"),
+        (["num_grids=many"], "num_grids"),
+        (["prompts.layout=3x7", "output_dir=other"], "3x7"),
+        (["model.path=/nowhere", "teacher=pipeline", "output_dir=other"], "/nowhere"),
+        (["device=warp", "teacher=pipeline", "output_dir=other"], "warp"),
+    ],
+)
+def test_bad_input_is_one_line(refused, grids, tmp_path, monkeypatch, overrides, words) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = raw(grids)
+    defaults = ("teacher=oracle", "num_grids=12", "rows_per_shard=8", f"output_dir={grids}")
+    names = {override.split("=")[0] for override in overrides}
+    assert words in refused("data_gen", *(d for d in defaults if d.split("=")[0] not in names), *overrides)
+    assert raw(grids) == before

@@ -1,0 +1,126 @@
+"""`dsd-infer` with an adapter that dsd-train wrote: one picture, and sets of jobs."""
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dsd.manifest import read_manifest
+from dsd.shards import read_failures, read_shards
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+QUICK = ("settings.num_inference_steps=2", "device=cpu")
+
+
+def rows(folder: Path) -> list[dict]:
+    return read_shards(folder, "results").with_format("arrow")[:].to_pylist()
+
+
+def test_one_picture_says_how_it_was_made(run, adapter, tmp_path) -> None:
+    ask = (f"image={EXAMPLES / 'critter-1.png'}", "prompt='a red round critter, beach'", f"adapter={adapter}", *QUICK)
+    said = run("infer", *ask, "seed=3", f"output={tmp_path / 'a.png'}")
+    assert str(tmp_path / "a.png") in said
+    picture = Image.open(tmp_path / "a.png")
+    assert picture.size == (64, 64)
+    assert picture.text["prompt"] == "a red round critter, beach"
+    assert picture.text["seed"] == "3"
+    assert json.loads(picture.text["settings"])["num_inference_steps"] == 2
+    run("infer", *ask, "seed=3", f"output={tmp_path / 'b.png'}")
+    run("infer", *ask, "seed=4", f"output={tmp_path / 'c.png'}")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "c.png").read_bytes()
+
+
+def test_a_folder_of_jobs_outlives_a_corrupt_picture(run, adapter, tmp_path) -> None:
+    jobs = tmp_path / "jobs"
+    shutil.copytree(EXAMPLES, jobs)
+    (jobs / "critter-2.png").write_bytes((EXAMPLES / "critter-2.png").read_bytes()[:200])
+    said = run(
+        "infer", "jobs=folder", f"jobs.path={jobs}", f"adapter={adapter}", f"output_dir={tmp_path / 'out'}", *QUICK
+    )
+    (failure,) = read_failures(tmp_path / "out", "results")
+    assert failure["job"] == "critter-2.png"
+    assert "not a readable picture" in failure["reason"]
+    assert "(1 failed)" in said
+    done = read_shards(tmp_path / "out", "results")
+    assert [row["job"] for row in done] == ["critter-1.png", "critter-3.png", "critter-4.png"]
+    assert done[0]["prompt"] == (EXAMPLES / "critter-1.txt").read_text().strip()
+    assert read_manifest(tmp_path / "out", "infer")["counts"] == {"results": 3, "failed": 1}
+
+
+def test_killed_divided_and_run_again_is_unbroken(run, start, adapter, tmp_path) -> None:
+    jobs = ("jobs=toybox", "jobs.num_subjects=6", "jobs.contexts_per_subject=2", f"adapter={adapter}", "device=cpu")
+    ours = (*jobs, "rows_per_shard=2", f"output_dir={tmp_path / 'broken'}")
+    process = start("infer", *ours, "batch_size=1")
+    while not list((tmp_path / "broken" / "results").glob("results-*.parquet")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run("infer", *ours, "batch_size=1", "shard=1", "num_shards=2")
+    run("infer", *ours, "batch_size=1", "shard=0", "num_shards=2")
+    run("infer", *jobs, "rows_per_shard=2", "batch_size=1", f"output_dir={tmp_path / 'unbroken'}")
+    assert rows(tmp_path / "broken") == rows(tmp_path / "unbroken")
+    assert len({row["seed"] for row in rows(tmp_path / "broken")}) == 12
+    assert all(json.loads(row["truth"])["belly"] for row in rows(tmp_path / "broken"))
+
+
+@pytest.mark.parametrize("method", ["text_only", "copy_paste"])
+def test_baselines_answer_the_same_jobs(run, tmp_path, method) -> None:
+    run("infer", "jobs=toybox", "jobs.num_subjects=2", f"method={method}", f"output_dir={tmp_path}", *QUICK)
+    results = read_shards(tmp_path, "results")
+    assert len(results) == 4
+    same = [row["image"].tobytes() == row["reference"].tobytes() for row in results]
+    assert all(same) if method == "copy_paste" else not any(same)
+
+
+def test_multirun_leaves_one_picture_to_compare(run, adapter, tmp_path) -> None:
+    run("infer", "--multirun", f"image={EXAMPLES / 'critter-1.png'}", "prompt=beach", f"adapter={adapter}", *QUICK,
+        "settings.text_guidance_scale=1,2", "settings.image_guidance_scale=1,1.5", "settings.no_cfg_until_timestep=0",
+        f"hydra.sweep.dir={tmp_path}")  # fmt: skip
+    assert Image.open(tmp_path / "overview.png").width > 4 * 64
+
+
+def test_bad_input_is_one_line(refused, run, adapter, tmp_path) -> None:
+    good = {
+        "image": EXAMPLES / "critter-1.png", "prompt": "beach", "adapter": adapter, "output_dir": tmp_path / "out",
+    }  # fmt: skip
+
+    def ask(**changes: object) -> str:
+        return refused(
+            "infer", *(f"{key}={value}" for key, value in (good | changes).items() if value is not None), *QUICK
+        )
+
+    assert "prompt is empty" in ask(prompt="'  '")
+    assert "nothing to draw" in ask(prompt=None)
+    assert "no such picture" in ask(image=tmp_path / "none.png")
+    assert "no such adapter" in ask(adapter=tmp_path)
+    assert "no adapter" in ask(adapter=None)
+    (tmp_path / "text.png").write_text("not a picture")
+    assert "text.png: not a readable picture" in ask(image=tmp_path / "text.png")
+    (tmp_path / "cut.safetensors").write_bytes((adapter / "adapter.safetensors").read_bytes()[:1000])
+    assert "not a whole adapter file" in ask(adapter=tmp_path / "cut.safetensors")
+    base = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
+    assert "another base" in ask(**{"model.path": base})
+    assert "settings.height=50" in ask(**{"settings.height": 50})
+    assert "settings.text_guidance_scale=nan" in ask(**{"settings.text_guidance_scale": "nan"})
+    assert not (tmp_path / "out").exists()
+
+    lines = tmp_path / "jobs.jsonl"
+    for line, words in (
+        ('{"reference": "a.png", "prompt": "beach", "sead": 1}', "unknown field sead"),
+        ('{"reference": "a.png", "prompt": " "}', "the prompt is empty"),
+        ('{"reference": "a.png"', "jobs.jsonl:1: not a job"),
+    ):
+        lines.write_text(line + "\n")
+        assert words in refused(
+            "infer", "jobs=jsonl", f"jobs.path={lines}", f"adapter={adapter}", f"output_dir={tmp_path}"
+        )
+    lines.write_text('{"reference": "a.png", "prompt": "beach"}\n')
+    everything = f"output_dir={tmp_path / 'failed'}"
+    said = refused("infer", "jobs=jsonl", f"jobs.path={lines}", f"adapter={adapter}", everything, *QUICK)
+    assert "all 1 jobs failed" in said
