@@ -29,7 +29,7 @@ def pictures(subjects: np.ndarray, contexts: np.ndarray) -> list[Image.Image]:
 class PixelRecogniser:
     """Never errs: it reads what `pictures` wrote into the lowest line."""
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, path: str = "", device: str = "cpu") -> None:
         self.device = device
 
     def read(self, images: list[Image.Image]) -> list[dict[str, str]]:

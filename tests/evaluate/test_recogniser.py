@@ -1,16 +1,13 @@
 """The default config on pictures of the world: the recogniser that this repository ships."""
 
-import importlib.util
 import json
 import sys
 
-import pytest
 from worlds import infer_run
 
 from dsd.evaluate.__main__ import main
 
 
-@pytest.mark.skipif(importlib.util.find_spec("dsd.toybox.recogniser") is None, reason="not trained yet")
 def test_the_shipped_recogniser_tells_a_perfect_student_from_a_copy(tmp_path, monkeypatch) -> None:
     runs = {name: infer_run(tmp_path / name, name, num=24) for name in ("perfect", "copy_paste", "text_only")}
     results = ", ".join(f"{name}: {folder}" for name, folder in runs.items())
