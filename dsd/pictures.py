@@ -1,9 +1,11 @@
-"""Sheets of pictures with captions, for people to look at."""
+"""Pictures on one sheet, for people to look at, and a sheet cut into its panels."""
 
 import textwrap
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
+
+from dsd.records import layout_shape
 
 PAD, LINE, INK, PAPER = 8, 15, (40, 40, 48), (255, 255, 255)
 
@@ -27,3 +29,11 @@ def contact_sheet(
         for n, text in enumerate(textwrap.wrap(label, width=cell // 6)[:lines]):
             draw.text((left, top + cell + n * LINE), text, INK, font)
     return sheet
+
+
+def cut(sheet: Image.Image, layout: str) -> list[Image.Image]:
+    """The panels, row by row, all of one size; a remainder of pixels on the right and below is dropped."""
+    rows, columns = layout_shape(layout)
+    height, width = sheet.height // rows, sheet.width // columns
+    corners = [(column * width, row * height) for row in range(rows) for column in range(columns)]
+    return [sheet.crop((x, y, x + width, y + height)) for x, y in corners]

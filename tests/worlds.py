@@ -98,12 +98,12 @@ def grids_run(folder: Path, num: int = 8, odd: int = 2) -> Path:
 
 def curated_run(folder: Path, grids: Path, mistakes: int = 1, **manifest: object) -> Path:
     """What dsd-curate leaves: a judge that compares the written rows, but calls `mistakes` odd pairs the same."""
-    from dsd.evaluate.sheets import panels
+    from dsd.pictures import cut
     from dsd.shards import read_shards
 
     reader, verdicts, pairs = PixelRecogniser(), [], []
     for row in read_shards(grids, "grids"):
-        cells = panels(row["image"], row["layout"])
+        cells = cut(row["image"], row["layout"])
         readings = reader.read(cells)
         for first in range(4):
             for second in range(first + 1, 4):

@@ -9,7 +9,8 @@ from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
-from dsd.curation.panels import cut, defect
+from dsd.curation.defects import defect
+from dsd.pictures import cut
 from dsd.records import Verdict
 from dsd.shards import Failure, Shard
 from dsd.vlm import Judge, Refusal

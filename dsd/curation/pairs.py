@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dsd.curation.panels import cut
 from dsd.curation.selection import Selection
+from dsd.pictures import cut
 from dsd.records import Pair, Verdict
 
 

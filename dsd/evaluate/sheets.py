@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from PIL import Image
 from tqdm import tqdm
 
 from dsd.evaluate.bootstrap import Estimate, estimate, share, unit_weights
 from dsd.evaluate.recogniser import Reading, Recogniser, read_all
+from dsd.pictures import cut
 from dsd.records import layout_shape
 from dsd.toybox import captions
 from dsd.toybox.world import CONTEXT, NAMED, SUBJECT, UNNAMED
@@ -40,18 +40,10 @@ def same_subject(first: Reading, second: Reading) -> bool:
     return agree(first, second, SUBJECT)
 
 
-def panels(image: Image.Image, layout: str) -> list[Image.Image]:
-    """A sheet's panels, row by row."""
-    rows, columns = layout_shape(layout)
-    height, width = image.height // rows, image.width // columns
-    corners = ((column * width, row * height) for row in range(rows) for column in range(columns))
-    return [image.crop((x, y, x + width, y + height)) for x, y in corners]
-
-
 def read_sheets(grids: Dataset, recogniser: Recogniser, batch_size: int) -> dict[int, Sheet]:
     """Grids -> what is on their panels, by grid index."""
     meta = grids.select_columns(["index", "layout", "relation", "panel_captions"])
-    cells = (panel for row in grids for panel in panels(row["image"], row["layout"]))
+    cells = (panel for row in grids for panel in cut(row["image"], row["layout"]))
     sizes = [prod(layout_shape(layout)) for layout in meta["layout"]]
     with tqdm(total=sum(sizes), desc="panels", unit="panel", mininterval=1) as bar:
         readings = iter(read_all(recogniser, cells, batch_size, bar))

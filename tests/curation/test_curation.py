@@ -11,10 +11,11 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from dsd.curation.panels import cut, defect
+from dsd.curation.defects import defect
 from dsd.curation.selection import Selection
 from dsd.errors import UserError
 from dsd.manifest import read_manifest, write_manifest
+from dsd.pictures import cut
 from dsd.records import Grid, Verdict, features
 from dsd.shards import Shard, read_failures, read_shards, write_shard
 from dsd.toybox.judge import ToyboxJudge
