@@ -41,7 +41,6 @@ _SECRET = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
 _QUIET = {  # a user's own setting wins
     "DIFFUSERS_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 _SHOWN = 6  # differing keys in the message of a refused folder

@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, Features
+from datasets import Dataset, Features, disable_progress_bars
 from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetGenerationError
 from PIL import Image
@@ -32,6 +32,7 @@ from PIL import Image
 from dsd.errors import UserError
 from dsd.manifest import atomic, remove_stale
 
+disable_progress_bars()  # reading a shard is no long work
 ROWS_PER_GROUP = 64  # held in memory while writing, and what a reader decodes at once
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils.logging import disable_progress_bar
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from dsd.errors import UserError
 
@@ -55,9 +56,10 @@ def load_pipeline(
         folder.expanduser() / "model_index.json"
     ).is_file():
         raise UserError(f"model.path={path}: no pipeline folder (model_index.json) there")
-    disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
-        pipeline = cls.from_pretrained(where, torch_dtype=to_dtype(dtype), use_safetensors=True, **parts)
+        pipeline = cls.from_pretrained(where, dtype=to_dtype(dtype), use_safetensors=True, **parts)
     except (OSError, ValueError, KeyError) as error:
         first_line = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"model.path={path}: cannot be loaded: {first_line}") from error

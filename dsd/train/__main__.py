@@ -158,7 +158,7 @@ def main(cfg: DictConfig) -> None:
         disable=not accelerator.is_main_process,
     )  # fmt: skip
     hooks: list[Hook] = [
-        Log(output_dir / "metrics.jsonl", cfg.log_every, bar, accelerator, state, cfg.batch_size),
+        Log(output_dir / "metrics.jsonl", cfg.log_every, bar, accelerator, state, cfg.batch_size, cfg.num_steps),
         Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, lambda: bool(stop)),
     ]
     velocity = velocity_model(transformer, rows, columns, cfg.guidance_scale)
@@ -181,7 +181,7 @@ def main(cfg: DictConfig) -> None:
         "config_hash": config_hash,
         "num_steps": cfg.num_steps,
     }
-    save_adapter(output_dir / ADAPTER, adapter_state(accelerator.unwrap_model(transformer)), metadata)
+    save_adapter(output_dir / ADAPTER, adapter_state(student), metadata)
     final = plot_loss(output_dir)
     write_manifest(
         output_dir,

@@ -16,12 +16,20 @@ Hook = Callable[[TrainState, dict[str, Tensor]], None]
 
 
 class Log:
-    """Every `every` steps: the progress bar, metrics.jsonl and the trackers. Means are over the steps between."""
+    """Every `every` steps and at the last: metrics.jsonl, the trackers, the bar. Means are over the steps between."""
 
     def __init__(
-        self, file: Path, every: int, bar: tqdm, accelerator: Accelerator, state: TrainState, batch: int
+        self,
+        file: Path,
+        every: int,
+        bar: tqdm,
+        accelerator: Accelerator,
+        state: TrainState,
+        batch: int,
+        num_steps: int,
     ) -> None:
         self.file, self.every, self.bar, self.accelerator, self.batch = file, every, bar, accelerator, batch
+        self.num_steps = num_steps
         self.sums: dict[str, Any] = {}
         self.since, self.began = state.step, time.monotonic()
         if file.exists():  # what an interrupted run logged after its last checkpoint is logged again
@@ -32,7 +40,7 @@ class Log:
         self.bar.update()
         for name, value in metrics.items():
             self.sums[name] = self.sums.get(name, 0) + value
-        if state.step % self.every:
+        if state.step % self.every and state.step < self.num_steps:
             return
         steps, seconds = state.step - self.since, time.monotonic() - self.began
         line = {name: float(total) / steps for name, total in self.sums.items()}
