@@ -1,11 +1,52 @@
 """Where grid prompts come from."""
 
+import json
+from pathlib import Path
 from typing import Protocol
 
-from dsd.records import Prompt
+from dsd.errors import UserError
+from dsd.records import RELATIONS, Prompt, layout_shape
 
 
 class PromptSource(Protocol):
     """Gives the prompt of any position, the same one whenever it is asked: a function of (seed, index)."""
 
     def __call__(self, index: int) -> Prompt: ...
+
+
+class JsonlPrompts:
+    """Prompts of a file, one JSON object a line, over and over: position i's is line i modulo their number.
+
+    Fields: prompt (of the whole grid), layout, panel_captions (one a panel), and if wanted subject, relation ("same").
+    UserError names the line that is not one.
+    """
+
+    def __init__(self, path: str) -> None:
+        file = Path(path)
+        if not file.is_file():
+            raise UserError(f"prompts.path={path}: no such file")
+        lines = file.read_text(encoding="utf-8").splitlines()
+        self.prompts = [self._read(f"{path}:{n}", line) for n, line in enumerate(lines, 1) if line.strip()]
+        if not self.prompts:
+            raise UserError(f"prompts.path={path}: no prompts in it")
+
+    def __call__(self, index: int) -> Prompt:
+        return Prompt(index=index, **self.prompts[index % len(self.prompts)])
+
+    @staticmethod
+    def _read(place: str, line: str) -> dict:
+        known = {"subject": "", "relation": "same", "source": place}
+        try:
+            row = known | json.loads(line)
+            Prompt(index=0, **row)
+        except (ValueError, TypeError) as error:
+            example = '{"prompt": "...", "layout": "2x2", "panel_captions": ["...", "...", "...", "..."]}'
+            raise UserError(f"{place}: not a prompt ({error}); each line is {example}") from error
+        rows, columns = layout_shape(row["layout"])
+        if not str(row["prompt"]).strip():
+            raise UserError(f"{place}: the prompt is empty")
+        if not isinstance(row["panel_captions"], list) or len(row["panel_captions"]) != rows * columns:
+            raise UserError(f"{place}: panel_captions must be a list of {rows * columns}, one for each panel")
+        if row["relation"] not in RELATIONS:
+            raise UserError(f"{place}: relation {row['relation']!r} is unknown; choose one of {', '.join(RELATIONS)}")
+        return row

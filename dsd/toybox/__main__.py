@@ -1,21 +1,30 @@
-"""Trains the models that the toybox ships: `python -m dsd.toybox PART`. Run again to resume."""
+"""Trains the models that the toybox ships: `python -m dsd.toybox PART`, in the order below. Run again to resume.
+
+`python -m dsd.toybox curves` draws their loss curves into docs/toybox_curves.png.
+"""
 
 import argparse
+import json
 from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 WEIGHTS = Path(__file__).parent / "weights"
+PARTS = ("vae", "text", "teacher", "judge", "recogniser")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dsd.toybox", description=__doc__)
-    parser.add_argument("part", choices=("vae", "text", "teacher", "judge", "recogniser"))
+    parser.add_argument("part", choices=(*PARTS, "curves"))
     parser.add_argument("--num-steps", type=int, help="default: as released")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the finished model goes")
     parser.add_argument("--work", type=Path, default=Path("outputs/toybox"), help="checkpoints and curves")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
+    if arguments.part == "curves":
+        return print(f"look at {draw_curves(arguments.work, Path('docs/toybox_curves.png'))}")
     if arguments.part == "vae":
         from dsd.toybox.vae import train_vae as train
     elif arguments.part == "text":
@@ -29,6 +38,21 @@ def main() -> None:
     steps = {} if arguments.num_steps is None else {"num_steps": arguments.num_steps}
     train(arguments.work / arguments.part, arguments.out, device=arguments.device, **steps)
     print(f"{arguments.part}: trained, in {arguments.out}")
+
+
+def draw_curves(work: Path, picture: Path) -> Path:
+    """The loss of every part by step; thin as logged, thick as a running mean over twenty points."""
+    figure = Figure(figsize=(14, 3), layout="constrained")
+    for axes, part in zip(figure.subplots(1, len(PARTS)), PARTS, strict=True):
+        curve = work / part / "curve.jsonl"
+        lines = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
+        steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
+        axes.plot(steps, losses, lw=0.4, color="tab:blue")
+        axes.plot(steps[19:], np.convolve(losses, np.full(20, 1 / 20), "valid") if len(losses) > 19 else [], lw=1.5)
+        axes.set(title=f"{part}, {lines[-1]['seconds'] / 60:.0f} min" if lines else part, xlabel="step", ylabel="loss")
+    picture.parent.mkdir(exist_ok=True)
+    figure.savefig(picture, dpi=120)
+    return picture
 
 
 if __name__ == "__main__":

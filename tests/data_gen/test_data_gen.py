@@ -1,5 +1,6 @@
 """Prompts -> grids: the same grids however the work is divided or interrupted."""
 
+import json
 import signal
 import time
 from collections.abc import Sequence
@@ -111,3 +112,23 @@ def test_bad_input_is_one_line(refused, grids, tmp_path, monkeypatch, overrides,
     names = {override.split("=")[0] for override in overrides}
     assert words in refused("data_gen", *(d for d in defaults if d.split("=")[0] not in names), *overrides)
     assert raw(grids) == before
+
+
+def test_prompts_of_a_file(run, refused, tmp_path) -> None:
+    file, command = tmp_path / "prompts.jsonl", ("prompts=jsonl", "teacher=oracle", "num_grids=3")
+    panels = ["a red round critter, big, on the left, beach", "a red round critter, small, at right, snow, night"]
+    row = {"prompt": "two panels of the same red round critter", "layout": "1x2", "panel_captions": panels}
+    file.write_text(json.dumps(row) + "\n\n" + json.dumps(row | {"subject": "critter"}) + "\n")
+    run("data_gen", *command, f"prompts.path={file}", f"output_dir={tmp_path / 'grids'}")
+    grids = read_shards(tmp_path / "grids", "grids")
+    assert [row["subject"] for row in grids] == ["", "critter", ""]
+    assert grids[0]["image"].size == (128, 64)
+    for bad, words in (
+        (row | {"layuot": 1}, "prompts.jsonl:1: not a prompt"),
+        (row | {"prompt": " "}, "the prompt is empty"),
+        (row | {"panel_captions": panels[:1]}, "list of 2"),
+        (row | {"relation": "twin"}, "'twin'"),
+        (row | {"layout": "9x9"}, "'9x9'"),
+    ):
+        file.write_text(json.dumps(bad))
+        assert words in refused("data_gen", *command, f"prompts.path={file}", f"output_dir={tmp_path / 'bad'}")
