@@ -21,8 +21,9 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Collection
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -69,6 +70,8 @@ def stage(
             _log_to_console()
             # argparse refuses key=value on both sides of an option such as -m
             sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: "=" in a and not a.startswith("-"))
+            if not {"-m", "--multirun"} & set(sys.argv):  # there a comma separates values
+                sys.argv[1:] = [quoted(argument, schema) for argument in sys.argv[1:]]
             try:
                 hydra.main(version_base="1.3", config_path=str(config_dir), config_name=name)(job)()
             except KeyboardInterrupt:
@@ -80,6 +83,27 @@ def stage(
         return run
 
     return decorate
+
+
+def quoted(override: str, schema: type) -> str:
+    """prompt=a cat, a dog -> prompt="a cat, a dog", where the schema says that the key is text: Hydra's own quoting.
+
+    What is quoted, refers to another value (${...}), or needs no quotes stays as it is.
+    """
+    key, _, value = override.partition("=")
+    kind: Any = schema
+    for part in key.split("."):
+        kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
+    if (
+        kind not in (str, str | None)
+        or not value
+        or re.fullmatch(r"[\w./~@%+*?|:-]+", value)
+        or value[0] in "'\""
+        or "${" in value
+    ):
+        return override
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ("\\" if found[2] else "") + found[2], value)
+    return f'{key}="{escaped}"'
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -104,8 +104,8 @@ def test_a_run_leaves_nothing_outside_its_output_dir(run: Run) -> None:
         (["mode=fas"], "mode: invalid value 'fas', expected one of [fast, slow]"),
         (["model=lage"], "model=lage: no such choice (did you mean large?); choose one of large, small"),
         (["seed=1"], "no value for prompt; give it, for example prompt=..."),
-        (["prompt=a cat, a dog"], "'prompt=\"a cat, a dog\"'; or add --multirun"),
-        (["prompt=it(s"], "put double quotes inside the shell's: 'prompt=\"it(s\"'"),
+        (["model.name=a cat, a dog"], "'model.name=\"a cat, a dog\"'; or add --multirun"),
+        (["-m", "prompt=it(s"], "put double quotes inside the shell's: 'prompt=\"it(s\"'"),
         (["a cat"], "'a cat' is not key=value"),
         (["prompt=${nowhere}"], "prompt: Interpolation key 'nowhere' not found"),
         (["prompt=a", "+model.nom=4"], "unexpected keyword argument 'nom'"),
@@ -120,6 +120,13 @@ def test_bad_input_is_one_line(run: Run, overrides: list[str], expected: str) ->
     assert err.startswith("dsd-toy: error: ")
     assert expected in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["a cat, a dog", "it(s", 'say "hi"', "ends \\", "[LEFT] {x}: 'y'", "a = b", "7"])
+def test_text_is_typed_as_it_is(run: Run, text: str) -> None:
+    code, _, err = run(f"prompt={text}")
+    assert (code, err) == (0, "")
+    assert OmegaConf.load("outputs/toy/config.yaml").prompt == text
 
 
 def test_bad_input_is_found_before_anything_is_written(run: Run) -> None:

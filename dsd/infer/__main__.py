@@ -45,7 +45,7 @@ class InferConfig:
     jobs: Any = None  # -> infer.jobs.JobSource, or nothing for the one picture
     adapter: str | None = None  # folder of dsd-train, or its adapter.safetensors
     transformer: str | None = None  # released layout: folder of the conditional transformer
-    lora: str | None = None  # released layout: pytorch_lora_weights.safetensors
+    lora_weights: str | None = None  # released layout: pytorch_lora_weights.safetensors
     seed: int = MISSING
     settings: Settings = MISSING
     batch_size: int = MISSING

@@ -55,7 +55,9 @@ class Student:
         lora: str | None,
     ) -> None:
         if adapter is None and transformer is None:
-            raise UserError("no adapter: give adapter=path/to/the/train/folder (or transformer= and lora= as released)")
+            raise UserError(
+                "no adapter: give adapter=path/to/the/train/folder (or transformer= and lora_weights= as released)"
+            )
         self.settings = dict(settings)
         self.pipeline: Any = DSDPipeline.from_base(path, adapter, transformer, lora, dtype=dtype, device=device)
         self.pipeline.set_progress_bar_config(disable=True)

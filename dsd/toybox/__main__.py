@@ -7,7 +7,6 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -41,14 +40,13 @@ def main() -> None:
 
 
 def draw_curves(work: Path, picture: Path) -> Path:
-    """The loss of every part by step; thin as logged, thick as a running mean over twenty points."""
+    """The loss of every part by step."""
     figure = Figure(figsize=(14, 3), layout="constrained")
     for axes, part in zip(figure.subplots(1, len(PARTS)), PARTS, strict=True):
         curve = work / part / "curve.jsonl"
         lines = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
         steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
-        axes.plot(steps, losses, lw=0.4, color="tab:blue")
-        axes.plot(steps[19:], np.convolve(losses, np.full(20, 1 / 20), "valid") if len(losses) > 19 else [], lw=1.5)
+        axes.plot(steps, losses, lw=1)
         axes.set(title=f"{part}, {lines[-1]['seconds'] / 60:.0f} min" if lines else part, xlabel="step", ylabel="loss")
     picture.parent.mkdir(exist_ok=True)
     figure.savefig(picture, dpi=120)

@@ -124,3 +124,12 @@ def test_bad_input_is_one_line(refused, run, adapter, tmp_path) -> None:
     everything = f"output_dir={tmp_path / 'failed'}"
     said = refused("infer", "jobs=jsonl", f"jobs.path={lines}", f"adapter={adapter}", everything, *QUICK)
     assert "all 1 jobs failed" in said
+
+
+def test_a_released_checkpoint_draws(run, tmp_path) -> None:
+    tiny = Path(__file__).parents[1] / "data" / "published_tiny"
+    model = tiny / "dsd_model"
+    run("infer", f"model.path={tiny / 'base'}", f"transformer={model / 'transformer'}", "device=cpu",
+        f"lora_weights={model / 'pytorch_lora_weights.safetensors'}", f"image={tiny / 'reference.png'}",
+        "prompt=a robot, at the beach", "settings.num_inference_steps=2", f"output={tmp_path / 'a.png'}")  # fmt: skip
+    assert Image.open(tmp_path / "a.png").text["prompt"] == "a robot, at the beach"

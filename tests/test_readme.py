@@ -1,0 +1,53 @@
+"""What the README tells people to type is what the commands take."""
+
+import importlib
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = {
+    "dsd-data-gen": "data_gen",
+    "dsd-curate": "curation",
+    "dsd-train": "train",
+    "dsd-infer": "infer",
+    "dsd-evaluate": "evaluate",
+}
+
+
+def commands() -> list[str]:
+    """Every line of the README's bash blocks, without comments, continuation lines joined."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def test_the_readme_shows_every_kind_of_command() -> None:
+    assert {shlex.split(command)[0] for command in commands()} >= {"make", "dsd-data-gen", "dsd-train", "dsd-infer"}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command: str, monkeypatch, capsys) -> None:
+    name, *arguments = shlex.split(command)
+    if name == "make":
+        assert subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True).returncode == 0
+        return
+    main = importlib.import_module(f"dsd.{STAGES[name]}.__main__").main
+    if "-m" in arguments:  # the config of the sweep's first job
+        arguments = [re.sub(r"(=[^,]*),.*", r"\1", argument) for argument in arguments if argument != "-m"]
+    monkeypatch.setattr("sys.argv", [name, *arguments, "--cfg", "job", "--resolve"])
+    main()
+    assert "output_dir:" in capsys.readouterr().out
+
+
+def test_what_the_readme_points_at_is_there() -> None:
+    text = (ROOT / "README.md").read_text()
+    named = re.findall(r"\]\(((?!http)[^)#]+)\)", text) + re.findall(
+        r"`((?:dsd|tests|configs|docs|examples|scripts)/[^`*]+)`", text
+    )
+    named += re.findall(r"image=(examples/\S+)", text)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
