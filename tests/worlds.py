@@ -30,7 +30,7 @@ class PixelRecogniser:
     """Never errs: it reads what `pictures` wrote into the lowest line."""
 
     def __init__(self, path: str = "", device: str = "cpu") -> None:
-        self.device = device
+        self.device, self.measured = device, {}
 
     def read(self, images: list[Image.Image]) -> list[dict[str, str]]:
         rows = (np.asarray(image)[-1, : len(ATTRIBUTES), 0] for image in images)

@@ -77,6 +77,8 @@ def main(cfg: DictConfig) -> None:
     if not same_jobs(scored.values()):
         log.warning("evaluate: the results were not asked the same prompts for the same references; compare with care")
     summary: dict[str, Any] = {"config_hash": config_hash, "inputs": inputs.fingerprints, "seconds": inputs.seconds}
+    if recognised:
+        recognised["measured"] = dict(recogniser.measured)
     summary |= measure(inputs, sheets, scored, cfg.num_resamples, cfg.seed) | {"recogniser": recognised}
 
     write_json(output_dir / "summary.json", summary)

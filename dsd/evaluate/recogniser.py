@@ -1,6 +1,6 @@
 """What looks at the pictures: a recogniser that no other stage has met."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -12,6 +12,8 @@ Reading = dict[str, str]  # attribute -> value, such as {"belly": "green", "scen
 
 class Recogniser(Protocol):
     """Reads the attributes of `dsd.toybox.world` off pictures of one panel each."""
+
+    measured: Mapping[str, Mapping[str, float]]  # its accuracy by kind of picture and attribute, where it is known
 
     def read(self, images: list[Image.Image]) -> Sequence[Reading]: ...
 

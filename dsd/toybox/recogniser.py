@@ -66,7 +66,10 @@ class Recogniser:
     def __init__(self, path: str = "pkg://dsd.toybox/weights/recogniser", device: str = "auto") -> None:
         self.device = to_device(device)
         self.network = build_recogniser().to(self.device).eval()
-        self.network.load_state_dict(load_file(Path(resolve(path)) / "model.safetensors"))
+        folder = Path(resolve(path))
+        self.network.load_state_dict(load_file(folder / "model.safetensors"))
+        accuracy = folder / "accuracy.json"  # written once it has been measured
+        self.measured = json.loads(accuracy.read_text()) if accuracy.exists() else {}
 
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -17,6 +17,8 @@ def test_the_shipped_recogniser_tells_a_perfect_student_from_a_copy(tmp_path, mo
     summary = json.loads((report / "summary.json").read_text())
     arms = summary["arms"]
     assert summary["recogniser"]["accuracy"] >= 0.97
+    assert all(summary["recogniser"]["measured"][kind]["mean"] >= 0.97 for kind in ("drawn", "vae"))
+    assert "through the VAE" in (report / "report.html").read_text()
     assert arms["perfect"]["CP"]["value"] >= 0.97
     assert arms["perfect"]["PF"]["value"] >= 0.97
     assert arms["copy_paste"]["CP"]["value"] >= 0.97
