@@ -167,3 +167,14 @@ def test_bad_input_is_one_line(refused, grids, pairs, tmp_path) -> None:
     assert "'beauty'" in refused(
         "curation", f"grids={grids}", "+selection.minimum.beauty=1", f"output_dir={tmp_path / 'e'}"
     )
+
+
+def test_a_sweep_of_thresholds_leaves_one_table(run, grids, pairs, tmp_path) -> None:
+    run("curation", "-m", f"grids={grids}", f"verdicts_dir={pairs}", "selection.minimum.confidence=0,0.5,0.99",
+        f"hydra.sweep.dir={tmp_path}")  # fmt: skip
+    lines = (tmp_path / "overview.csv").read_text().splitlines()
+    columns = lines[0].split(",")
+    assert "selection.minimum.confidence" in columns
+    kept = [int(line.split(",")[columns.index("pairs")]) for line in lines[1:]]
+    assert kept[0] >= kept[1] > kept[2]
+    assert Image.open(tmp_path / "overview.png").width > 200

@@ -176,3 +176,13 @@ def test_bad_input_is_one_line(refused, grids, pairs, adapter, tmp_path) -> None
     assert "seed: 0 there, 1 now" in refused(
         "train", f"pairs={pairs}", *SMALL, "num_steps=4", "seed=1", f"output_dir={adapter}"
     )
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
+def test_trackers_hear_of_every_step(run, pairs, cache, tmp_path, monkeypatch, tracker) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    run("train", f"pairs={pairs}", *SMALL, cache, "num_steps=2", f"logger={tracker}", f"output_dir={tmp_path / 'out'}")
+    pattern = {"tensorboard": "events.out.tfevents.*", "wandb": "*.wandb"}[tracker]
+    written = [file for file in tmp_path.rglob(pattern) if file.is_file() and not file.is_symlink()]
+    assert any(b"samples_per_second" in file.read_bytes() for file in written)
