@@ -6,10 +6,12 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig
 from PIL import Image
@@ -119,10 +121,7 @@ def draw_jobs(cfg: DictConfig) -> None:
     rows, failures = read_shards(output_dir, "results"), read_failures(output_dir, "results")
     if not len(rows):
         raise UserError(f"all {len(failures)} jobs failed, the first because: {failures[0]['reason']}")
-    shown = rows.select(range(min(16, len(rows))))
-    pictures = [image for row in shown for image in (row["reference"], row["image"])]
-    labels = [text for row in shown for text in ("reference", row["prompt"])]
-    contact_sheet(pictures, labels, columns=8, cell=160).save(output_dir / "overview.png")
+    overview(rows.select(range(min(24, len(rows))))).save(output_dir / "overview.png")
     counts = {"results": len(rows), "failed": len(failures)}
     seconds = round(time.monotonic() - began, 1)
     write_manifest(output_dir, "infer", counts, config_hash=config_hash, seconds=seconds)
@@ -130,6 +129,18 @@ def draw_jobs(cfg: DictConfig) -> None:
         "infer: %d pictures by %s (%d failed) in %s; look at %s",
         len(rows), cfg.method.name, len(failures), output_dir, output_dir / "overview.png",
     )  # fmt: skip
+
+
+def overview(rows: Dataset) -> Image.Image:
+    """Each reference with what was made of it beside it."""
+    groups = [list(group) for _, group in groupby(rows, lambda row: row["reference"].tobytes())]
+    most = 1 + max(map(len, groups))
+    blank = Image.new("RGB", groups[0][0]["image"].size, "white")
+    pictures, labels = [], []
+    for group in groups:
+        pictures += [group[0]["reference"], *(row["image"] for row in group), *[blank] * (most - 1 - len(group))]
+        labels += ["reference", *(row["prompt"] for row in group), *[""] * (most - 1 - len(group))]
+    return contact_sheet(pictures, labels, columns=most * max(1, 9 // most), cell=144)
 
 
 def results(
