@@ -6,7 +6,9 @@ is unfinished, and the next stage refuses it.
 
 import json
 import os
+import resource
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,14 +74,14 @@ def write_manifest(
     """Write `output_dir`/manifest.json, the last thing a stage does; returns its path.
 
     `files` lie under `output_dir` and are recorded with their sizes in bytes; by default the Parquet shards
-    and the safetensors at its top. `extra` (JSON values; pass `config_hash=`) stands beside them.
+    and the safetensors at its top. `extra` (JSON values; pass `config_hash=`) stands beside them, and so does
+    `peak_memory_mb`, the most memory that this process has held.
     """
     folder = Path(output_dir)
     listed = sorted(files if files is not None else (f for pattern in WEIGHTY for f in folder.glob(pattern)))
     sizes = {f.relative_to(folder).as_posix(): f.stat().st_size for f in listed if not f.name.startswith(".")}
-    write_json(
-        folder / MANIFEST, {"stage": stage, "dsd_version": __version__, "counts": dict(counts), **extra, "files": sizes}
-    )
+    about = {"dsd_version": __version__, "counts": dict(counts), **extra, "peak_memory_mb": _peak_memory_mb()}
+    write_json(folder / MANIFEST, {"stage": stage, **about, "files": sizes})
     return folder / MANIFEST
 
 
@@ -112,6 +114,11 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
 def is_finished(output_dir: str | Path, stage: str) -> bool:
     """Whether `stage` has completed in `output_dir`. UserError where its files are no longer whole."""
     return (Path(output_dir) / MANIFEST).is_file() and bool(read_manifest(output_dir, stage))
+
+
+def _peak_memory_mb() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _sync(path: Path) -> None:

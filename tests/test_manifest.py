@@ -47,6 +47,7 @@ def test_atomic_makes_folders_too(tmp_path: Path) -> None:
 def test_a_manifest_is_read_back(tmp_path: Path) -> None:
     manifest = read_manifest(finished(tmp_path / "grids"), "data_gen")
     assert manifest["counts"] == {"grids": 1}
+    assert manifest["peak_memory_mb"] > 10
     assert manifest["config_hash"] == "0123456789ab"
     assert manifest["files"] == {"grids/grids-00000-of-00001.parquet": 4}
 

@@ -76,7 +76,7 @@ def main(cfg: DictConfig) -> None:
     scored, recognised = score_results(inputs.results, recogniser, cfg.batch_size)
     if not same_jobs(scored.values()):
         log.warning("evaluate: the results were not asked the same prompts for the same references; compare with care")
-    summary: dict[str, Any] = {"config_hash": config_hash, "inputs": inputs.fingerprints, "seconds": inputs.seconds}
+    summary: dict[str, Any] = {"config_hash": config_hash, "inputs": inputs.fingerprints, **inputs.costs}
     if recognised:
         recognised["measured"] = dict(recogniser.measured)
     summary |= measure(inputs, sheets, scored, cfg.num_resamples, cfg.seed) | {"recogniser": recognised}

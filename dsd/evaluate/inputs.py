@@ -49,9 +49,10 @@ class Inputs:
         return {run.name: run.fingerprint for run in self.runs}
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """How long each stage took, as far as its manifest says."""
-        return {run.name: run.manifest["seconds"] for run in self.runs if "seconds" in run.manifest}
+    def costs(self) -> dict[str, dict[str, float]]:
+        """Each stage's seconds and peak memory in MB, as far as its manifest says."""
+        kinds = ("seconds", "peak_memory_mb")
+        return {kind: {run.name: run.manifest[kind] for run in self.runs if kind in run.manifest} for kind in kinds}
 
 
 def open_inputs(

@@ -1,0 +1,62 @@
+"""scripts/generate.py: the released flags give the released pictures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import FluxPipeline
+from PIL import Image
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data" / "published_tiny"
+
+
+def generate(*arguments: object) -> subprocess.CompletedProcess:
+    model = DATA / "dsd_model"
+    command = [
+        sys.executable, ROOT / "scripts" / "generate.py", "--model_path", model / "transformer", "--lora_path",
+        model / "pytorch_lora_weights.safetensors", "--base_path", DATA / "base", "--device", "cpu",
+        "--image_path", DATA / "reference.png", "--disable_gemini_prompt", *arguments,
+    ]  # fmt: skip
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+
+
+def seed_of(number: int) -> int | None:
+    """The seed whose noise of the whole canvas, drawn in fp32 and packed, is the one that the case began with."""
+    expected = load_file(DATA / "latents.safetensors")[f"initial_latents_{number}"]
+    for seed in range(100):
+        noise = torch.randn(1, 16, 64, 128, generator=torch.Generator("cpu").manual_seed(seed))
+        if noise.numel() == expected.numel() and torch.equal(FluxPipeline._pack_latents(noise, *noise.shape), expected):
+            return seed
+    return None
+
+
+def test_the_released_command_gives_the_released_picture(tmp_path) -> None:
+    case = json.loads((DATA / "cases.json").read_text())[1]
+    arguments = [
+        "--text", case["text"], "--steps", case["steps"], "--guidance", case["guidance"],
+        "--i_guidance", case["i_guidance"], "--t_guidance", case["t_guidance"], "--output_path", tmp_path / "a.png",
+    ]  # fmt: skip
+    done = generate(*arguments, "--seed", seed_of(1) or 0)
+    assert done.returncode == 0, done.stderr
+    ours = np.asarray(Image.open(tmp_path / "a.png"), np.int16)
+    assert ours.shape == (512, 512, 3)
+    if seed_of(1) is not None:
+        assert np.abs(ours - np.asarray(Image.open(DATA / "expected_1.png"), np.int16)).max() <= 1
+
+
+def test_bad_input_is_one_line(tmp_path) -> None:
+    for arguments, words in (
+        (["--text", " "], "--text is empty"),
+        (["--text", "a", "--image_path", tmp_path / "none.png"], "no such picture"),
+        (["--text", "a", "--model_offload"], "needs a GPU"),
+    ):
+        done = generate("--output_path", tmp_path / "a.png", *arguments)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert words in done.stderr
+    assert not (tmp_path / "a.png").exists()
