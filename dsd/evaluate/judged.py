@@ -36,8 +36,14 @@ def pair_key(row: Mapping[str, Any]) -> PairKey:
     return row["grid"], first, second
 
 
-def join(verdicts: Iterable[Mapping[str, Any]], kept: set[PairKey], sheets: Mapping[int, Sheet]) -> list[Judged]:
-    """Verdicts of "same" sheets with what became of them and the truth; without those that a cheap filter gave."""
+def join(
+    verdicts: Iterable[Mapping[str, Any]], kept: set[PairKey], left_out: set[PairKey], sheets: Mapping[int, Sheet]
+) -> list[Judged]:
+    """Verdicts of "same" sheets with what became of them and the truth.
+
+    Without those that a cheap filter gave, and without pairs left out for whom they show, not for how alike: both say
+    nothing of judging.
+    """
     return [
         Judged(
             row["grid"],
@@ -47,7 +53,9 @@ def join(verdicts: Iterable[Mapping[str, Any]], kept: set[PairKey], sheets: Mapp
             json.loads(row["scores"]).get("similarity"),
         )
         for row in verdicts
-        if not row["defect"] and sheets[row["grid"]].relation == "same"
+        if not row["defect"]
+        and sheets[row["grid"]].relation == "same"
+        and (row["grid"], row["first"], row["second"]) not in left_out
     ]
 
 
