@@ -68,7 +68,7 @@ def build_pipeline(folder: Path, transformer: FluxTransformer2DModel) -> FluxPip
 
 
 def train_teacher(
-    folder: Path, out: Path, num_steps: int = 11000, lr: float = 1.2e-3, device: str = "cpu", compiled: bool = True
+    folder: Path, out: Path, num_steps: int = 12000, lr: float = 1.2e-3, device: str = "cpu", compiled: bool = True
 ) -> None:
     torch.manual_seed(SEED)
     transformer = build_transformer().to(device)
