@@ -74,8 +74,9 @@ def _label(table: list[list[str]], job: Path) -> str:
 
 
 def _numbers(manifest: dict[str, Any]) -> dict[str, float]:
-    """Counts by their own names, other numbers by their dotted keys; without the files' sizes."""
+    """Counts by their own names, other numbers by their dotted keys; without files' sizes and the process's memory."""
     counts = manifest.pop("counts", {})
-    manifest.pop("files", None)
+    for name in ("files", "peak_memory_mb"):
+        manifest.pop(name, None)
     found = {**leaves(counts), **leaves(manifest)}
     return {k: v for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}

@@ -22,15 +22,25 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from dsd.models.base import resolve, to_device
 from dsd.records import Verdict as VerdictRow
-from dsd.toybox import captions
+from dsd.toybox import captions, code
+from dsd.toybox.draw import render
 from dsd.toybox.fit import fit
 from dsd.toybox.panels import Panels, PanelStream, draw_panels, through_vae
 from dsd.toybox.text import train_clip_tokenizer
-from dsd.toybox.world import ATTRIBUTES, CONTEXT, NAMED, SUBJECT, held_out, subject_numbers
+from dsd.toybox.world import (
+    ATTRIBUTES,
+    CONTEXT,
+    NAMED,
+    SUBJECT,
+    held_out,
+    sample_contexts,
+    sample_subjects,
+    subject_numbers,
+)
 from dsd.vlm import Verdict
 
 SEED = 11
-BATCH, CAPTIONED = 128, 48
+BATCH, CAPTIONED, BETWEEN = 128, 48, 32
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16},
@@ -47,7 +57,7 @@ PHRASES = {
 }
 
 
-def train_judge(folder: Path, out: Path, num_steps: int = 1300, lr: float = 2e-3, device: str = "cpu") -> None:
+def train_judge(folder: Path, out: Path, num_steps: int = 1500, lr: float = 2e-3, device: str = "cpu") -> None:
     torch.manual_seed(SEED)
     tokenizer = train_clip_tokenizer([phrase for name in ATTRIBUTES for phrase in (*phrases_of(name), *spoken(name))])
     text_cfg = CONFIG["text_cfg"] | {"vocab_size": len(tokenizer), "eos_id": tokenizer.eos_token_id}
@@ -61,12 +71,21 @@ def train_judge(folder: Path, out: Path, num_steps: int = 1300, lr: float = 2e-3
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         batch, rng = stream.batch(step, BATCH), np.random.default_rng((SEED, step, 1))
-        truth = torch.as_tensor(np.concatenate([batch.subjects, batch.contexts], axis=1)).to(device)
-        image_features = clip.encode_image(batch.pixels.to(device) * 2 - 1, normalize=True)
+        pixels, first, second, share = between(rng, BETWEEN)
+        pixels = torch.cat([batch.pixels, pixels]).to(device)
+        truth = torch.as_tensor(np.concatenate([batch.subjects, batch.contexts], axis=1))
+        truth, other = torch.cat([truth, first]).to(device), torch.cat([truth, second]).to(device)
+        share = torch.cat([torch.ones(BATCH), share]).to(device)
+        image_features = clip.encode_image(pixels * 2 - 1, normalize=True)
         # Every picture against every value of each attribute in words: what zero-shot reading will ask.
         words = clip.encode_text(torch.cat(list(phrases.values())), normalize=True)
         logits = (clip.logit_scale.exp() * image_features @ words.T).split(sizes, dim=-1)
-        reading = torch.stack([F.cross_entropy(part, truth[:, i]) for i, part in enumerate(logits)]).mean()
+        losses = [
+            share * F.cross_entropy(part, truth[:, i], reduction="none")
+            + (1 - share) * F.cross_entropy(part, other[:, i], reduction="none")
+            for i, part in enumerate(logits)
+        ]
+        reading = torch.stack(losses).mean()
         right = torch.stack([(part.argmax(-1) == truth[:, i]).float().mean() for i, part in enumerate(logits)]).mean()
         # Pictures against whole captions, CLIP's own loss.
         texts = [
@@ -87,6 +106,24 @@ def train_judge(folder: Path, out: Path, num_steps: int = 1300, lr: float = 2e-3
     tokenizer.save_pretrained(where)
     judge = ToyboxJudge(str(where), device)
     (where / "accuracy.json").write_text(json.dumps(measure(judge, vae), indent=2))
+
+
+def between(rng: np.random.Generator, num: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pictures between two critters that differ in one detail, as a teacher's smudged hats are.
+
+    -> pixels (num, 3, 64, 64), attribute rows of either (num, A), share of the first (num,) in 0.5..1. A judge that has
+    seen none is as sure of a smudge as of a clear drawing.
+    """
+    subjects, contexts = sample_subjects(rng, num), sample_contexts(rng, num)
+    others, column = subjects.copy(), rng.integers(len(NAMED), len(SUBJECT), num)
+    sizes = np.array([len(values) for values in SUBJECT.values()])[column]
+    rows = np.arange(num)
+    others[rows, column] = (others[rows, column] + rng.integers(1, sizes)) % sizes
+    share = torch.as_tensor(rng.uniform(0.5, 1, num), dtype=torch.float32)
+    pixels = torch.lerp(render(others, contexts), render(subjects, contexts), share[:, None, None, None])
+    pixels = code.decode(code.encode(pixels * 2 - 1)) / 2 + 0.5
+    first, second = (torch.as_tensor(np.concatenate([s, contexts], axis=1)) for s in (subjects, others))
+    return pixels.clamp(0, 1), first, second, share
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
