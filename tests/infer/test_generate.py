@@ -25,28 +25,20 @@ def generate(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True)
 
 
-def seed_of(number: int) -> int | None:
-    """The seed whose noise of the whole canvas, drawn in fp32 and packed, is the one that the case began with."""
-    expected = load_file(DATA / "latents.safetensors")[f"initial_latents_{number}"]
-    for seed in range(100):
-        noise = torch.randn(1, 16, 64, 128, generator=torch.Generator("cpu").manual_seed(seed))
-        if noise.numel() == expected.numel() and torch.equal(FluxPipeline._pack_latents(noise, *noise.shape), expected):
-            return seed
-    return None
-
-
 def test_the_released_command_gives_the_released_picture(tmp_path) -> None:
+    """A seed means the noise of the whole canvas, drawn in fp32: case 1 began with that of seed 1."""
+    noise = torch.randn(1, 16, 64, 128, generator=torch.Generator("cpu").manual_seed(1))
+    began = load_file(DATA / "latents.safetensors")["initial_latents_1"]
+    assert torch.equal(FluxPipeline._pack_latents(noise, *noise.shape), began)
     case = json.loads((DATA / "cases.json").read_text())[1]
     arguments = [
         "--text", case["text"], "--steps", case["steps"], "--guidance", case["guidance"],
         "--i_guidance", case["i_guidance"], "--t_guidance", case["t_guidance"], "--output_path", tmp_path / "a.png",
     ]  # fmt: skip
-    done = generate(*arguments, "--seed", seed_of(1) or 0)
+    done = generate(*arguments, "--seed", 1)
     assert done.returncode == 0, done.stderr
     ours = np.asarray(Image.open(tmp_path / "a.png"), np.int16)
-    assert ours.shape == (512, 512, 3)
-    if seed_of(1) is not None:
-        assert np.abs(ours - np.asarray(Image.open(DATA / "expected_1.png"), np.int16)).max() <= 1
+    assert np.abs(ours - np.asarray(Image.open(DATA / "expected_1.png"), np.int16)).max() <= 1
 
 
 def test_bad_input_is_one_line(tmp_path) -> None:
