@@ -188,8 +188,8 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"settings.fit={cfg.settings.fit}: choose one of {', '.join(FITS)}")
     if not 0 <= cfg.seed < 2**63:
         raise UserError(f"seed={cfg.seed}: a number from 0 to 2^63 - 1 is needed")
-    if cfg.adapter is not None:
-        read_adapter(resolve(cfg.adapter))
+    if (adapter := cfg.method.get("adapter")) is not None:  # a baseline takes none
+        read_adapter(resolve(adapter))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,15 @@ def test_killed_divided_and_run_again_is_unbroken(run, start, adapter, tmp_path)
 
 @pytest.mark.parametrize("method", ["text_only", "copy_paste"])
 def test_baselines_answer_the_same_jobs(run, tmp_path, method) -> None:
-    run("infer", "jobs=toybox", "jobs.num_subjects=2", f"method={method}", f"output_dir={tmp_path}", *QUICK)
+    run(
+        "infer",
+        "jobs=toybox",
+        "jobs.num_subjects=2",
+        f"method={method}",
+        "adapter=/nowhere",
+        f"output_dir={tmp_path}",
+        *QUICK,
+    )
     results = read_shards(tmp_path, "results")
     assert len(results) == 4
     same = [row["image"].tobytes() == row["reference"].tobytes() for row in results]
