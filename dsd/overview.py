@@ -34,9 +34,10 @@ class Overview(Callback):
             csv.writer(file).writerows(table)
         pictures = [(job, picture) for job in jobs if (picture := job / _look(job)).is_file()]
         if pictures:
+            labels = dict(zip(jobs, map(_label, varied(jobs)), strict=True))
             columns = max(1, round(len(pictures) ** 0.5))
             sheet = contact_sheet(
-                [Image.open(p) for _, p in pictures], [_label(table, job) for job, _ in pictures], columns
+                [Image.open(picture) for _, picture in pictures], [labels[job] for job, _ in pictures], columns
             )
             with atomic(folder / "overview.png") as temporary:
                 sheet.save(temporary, "PNG")
@@ -48,13 +49,11 @@ class Overview(Callback):
 
 def compare(jobs: Sequence[Path]) -> list[list[str]]:
     """A header and a row a job: its folder's name, the config's keys that differ, every number of its manifest."""
-    settings = [leaves(OmegaConf.to_container(OmegaConf.load(job / "config.yaml"))) for job in jobs]
+    settings = varied(jobs)
     results = [_numbers(json.loads((job / MANIFEST).read_text(encoding="utf-8"))) for job in jobs]
-    keys = [k for k in dict.fromkeys(k for s in settings for k in s) if len({str(s.get(k)) for s in settings}) > 1]
-    keys = [k for k in keys if k != "output_dir"]
-    names = list(dict.fromkeys(name for r in results for name in r))
+    keys, names = list(settings[0]), list(dict.fromkeys(name for r in results for name in r))
     rows = [
-        [job.name, *(str(s.get(k, "")) for k in keys), *(f"{r[n]:.6g}" if n in r else "" for n in names)]
+        [job.name, *s.values(), *(f"{r[n]:.6g}" if n in r else "" for n in names)]
         for job, s, r in zip(jobs, settings, results, strict=True)
     ]
     return [["job", *keys, *names], *rows]
@@ -65,12 +64,16 @@ def _look(job: Path) -> str:
     return json.loads((job / MANIFEST).read_text(encoding="utf-8")).get("look", "overview.png")
 
 
-def _label(table: list[list[str]], job: Path) -> str:
-    """What is special about a job: its row, without the results."""
-    row = next(row for row in table if row[0] == job.name)
-    settings = OmegaConf.to_container(OmegaConf.load(job / "config.yaml"))
-    known = leaves(settings)
-    return ", ".join(f"{key.split('.')[-1]} {cell}" for key, cell in zip(table[0], row, strict=True) if key in known)
+def varied(jobs: Sequence[Path]) -> list[dict[str, str]]:
+    """Of each job, the keys of its config that are not the same in all, in one order ("" where a job has none)."""
+    settings = [leaves(OmegaConf.to_container(OmegaConf.load(job / "config.yaml"))) for job in jobs]
+    keys = dict.fromkeys(key for s in settings for key in s if key != "output_dir")
+    differing = [key for key in keys if len({str(s.get(key)) for s in settings}) > 1]
+    return [{key: str(s.get(key, "")) for key in differing} for s in settings]
+
+
+def _label(settings: dict[str, str]) -> str:
+    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in settings.items())
 
 
 def _numbers(manifest: dict[str, Any]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from dsd.errors import UserError
 from dsd.infer.guidance import Conditions, Network, coefficients, guided
 from dsd.models import adapter as adapters
-from dsd.models.base import load_pipeline, resolve, to_dtype
+from dsd.models.base import load_pipeline, resolve, to_device, to_dtype
 from dsd.models.conditional import is_conditional, load_transformer
 from dsd.models.latents import canvas_tokens, condition_canvas, img_ids, to_pixels
 
@@ -63,8 +63,6 @@ class DSDPipeline(FluxPipeline):
             if lora is not None:
                 load_released_lora(loaded, Path(lora), fuse)
             pipeline = load_pipeline(base, dtype=dtype, cls=cls, transformer=loaded)
-        from dsd.models.base import to_device
-
         return pipeline.to(to_device(device))
 
     @torch.no_grad()

@@ -56,9 +56,11 @@ def build_pipeline(folder: Path, transformer: FluxTransformer2DModel) -> FluxPip
     scheduler = FlowMatchEulerDiscreteScheduler(
         shift=3.0, use_dynamic_shifting=True, base_image_seq_len=16, max_image_seq_len=64, base_shift=0.6, max_shift=0.8
     )
+    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    vae.register_to_config(_name_or_path="")  # or this machine's path would be saved with it
     return FluxPipeline(
         scheduler,
-        AutoencoderKL.from_pretrained(folder / "vae"),
+        vae,
         CLIPTextModel.from_pretrained(folder / "text_encoder"),
         CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         T5EncoderModel.from_pretrained(folder / "text_encoder_2"),

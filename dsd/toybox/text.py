@@ -131,8 +131,9 @@ class Reading(nn.Module):
     def __init__(self, clip: CLIPTextModel, t5: T5EncoderModel) -> None:
         super().__init__()
         self.clip, self.t5 = clip, t5
-        self.panel, self.value = nn.Linear(128, 1 + PANELS), nn.Linear(128, 1 + len(VALUES))
-        self.who = nn.Linear(64, len(VALUES))
+        width = t5.config.d_model
+        self.panel, self.value = nn.Linear(width, 1 + PANELS), nn.Linear(width, 1 + len(VALUES))
+        self.who = nn.Linear(clip.config.hidden_size, len(VALUES))
 
     def forward(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits: panel (B, T, 5), value (B, T, V + 1), named values present (B, V).

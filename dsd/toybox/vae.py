@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dsd.toybox import code
 from dsd.toybox.fit import fit
-from dsd.toybox.sheets import sample_sheets
+from dsd.toybox.sheets import LAYOUTS, sample_sheets
 
 SEED = 1
 CROP = 32  # pixels; convolutions learn from crops what they need, for a quarter of the work
@@ -82,10 +82,20 @@ def train_vae(folder: Path, out: Path, num_steps: int = 6000, lr: float = 1.5e-3
 
     fit(vae, loss_at, folder, num_steps=num_steps, lr=lr, weight_decay=0.0)
     vae.save_pretrained(out / "teacher" / "vae")
+    rng = np.random.default_rng(5)
+    for layout in LAYOUTS:
+        pixels = sample_sheets(rng, 32, layout, "different").pixels() * 2 - 1
+        linear = code.decode(code.encode(pixels))
+        print(f"{layout}: {psnr(vae, pixels):.1f} dB, the linear code alone {decibels(linear, pixels):.1f} dB")
 
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
     """dB of a round trip of pixels in [-1, 1]."""
     rebuilt = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
+    return decibels(rebuilt, pixels)
+
+
+def decibels(rebuilt: Tensor, pixels: Tensor) -> float:
+    """PSNR of pixels in [-1, 1]."""
     return float(10 * torch.log10(4 / F.mse_loss(rebuilt, pixels)))

@@ -107,7 +107,6 @@ def main(cfg: DictConfig) -> None:
             f"accumulation={cfg.accumulation}"
         )
     model = cfg.model
-    rows, columns = 0, 0
     pipeline: FluxPipeline = load_pipeline(model.path, model.dtype, str(accelerator.device), FluxPipeline)
     rows, columns = canvas_tokens(pipeline.vae_scale_factor, model.panel_height, model.panel_width)
     base = describe(pipeline.transformer, model.path)

@@ -80,6 +80,11 @@ def test_a_given_panel_is_whole_and_one_of_its_sheet() -> None:
     assert not given_tokens(torch.Generator().manual_seed(0), 50, "1x1").any()
 
 
+def test_no_path_of_a_machine_is_shipped() -> None:
+    for file in TEACHER.parent.rglob("*.json"):
+        assert not json.loads(file.read_text()).get("_name_or_path"), file
+
+
 def test_the_teacher_is_small_and_a_flux() -> None:
     pipeline = load_pipeline("pkg://dsd.toybox/weights/teacher")
     assert type(pipeline).__name__ == "FluxPipeline"
