@@ -4,7 +4,7 @@ JOBS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := deepspeed,gemini-legacy,slurm,dev
+EXTRAS := deepspeed,gemini-legacy,openai,slurm,dev
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 

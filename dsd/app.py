@@ -39,11 +39,6 @@ _HERE = Path(__file__).resolve().parent
 CONFIG_DIR = next((str(d) for d in (_HERE / "configs", _HERE.parent / "configs") if d.is_dir()), str(_HERE / "configs"))
 
 _SECRET = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
-_QUIET = {  # a user's own setting wins
-    "DIFFUSERS_VERBOSITY": "error",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 _SHOWN = 6  # differing keys in the message of a refused folder
 
 
@@ -65,8 +60,6 @@ def stage(
         @functools.wraps(main)
         def run() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
-            for variable, value in _QUIET.items():
-                os.environ.setdefault(variable, value)
             _log_to_console()
             # argparse refuses key=value on both sides of an option such as -m
             sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: "=" in a and not a.startswith("-"))

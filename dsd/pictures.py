@@ -1,13 +1,39 @@
-"""Pictures on one sheet, for people to look at, and a sheet cut into its panels."""
+"""Pictures saved with how they were made, on one sheet for people to look at, and a sheet cut into its panels."""
 
+import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+import dsd
+from dsd.errors import UserError
+from dsd.manifest import atomic
 from dsd.records import layout_shape
 
 PAD, LINE, INK, PAPER = 8, 15, (40, 40, 48), (255, 255, 255)
+
+
+def picture_format(path: str | Path) -> str:
+    """Pillow's name of the format that a file's ending asks for. UserError where there is none."""
+    suffix = Path(path).suffix.lower()
+    Image.init()
+    if Image.EXTENSION.get(suffix) not in Image.SAVE:
+        raise UserError(f"{path}: {suffix or 'no ending'} is no picture format; end the name with .png")
+    return Image.EXTENSION[suffix]
+
+
+def save_picture(picture: Image.Image, path: str | Path, prompt: str, seed: int, settings: Mapping[str, Any]) -> None:
+    """Write a picture whole or not at all; a PNG carries prompt, seed, settings (JSON) and our version as text."""
+    kind, said = picture_format(path), PngInfo()
+    known = {"prompt": prompt, "seed": seed, "settings": json.dumps(settings), "software": f"dsd {dsd.__version__}"}
+    for name, value in known.items():
+        said.add_itxt(name, str(value))
+    with atomic(path) as temporary:
+        picture.save(temporary, kind, **({"pnginfo": said} if kind == "PNG" else {}))
 
 
 def contact_sheet(

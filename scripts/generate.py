@@ -10,16 +10,16 @@ this and more.
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
 
 from dsd.errors import UserError
 from dsd.explain import explain
+from dsd.infer import memory
 from dsd.infer.jobs import read_picture
 from dsd.infer.pipeline import DSDPipeline
-from dsd.manifest import atomic
 from dsd.models.base import DTYPES, to_device
+from dsd.pictures import picture_format, save_picture
 
 
 def parse() -> argparse.Namespace:
@@ -50,21 +50,20 @@ def main() -> None:
     arguments = parse()
     if not arguments.text.strip():
         raise UserError("--text is empty; say what to draw")
+    picture_format(arguments.output_path)
     reference, device = read_picture(arguments.image_path), to_device(arguments.device)
-    offload = arguments.model_offload or arguments.sequential_offload
-    if offload and device.type == "cpu":
-        raise UserError("offloading needs a GPU; leave --model_offload and --sequential_offload out")
+    place = memory.none
+    if arguments.model_offload or arguments.sequential_offload:
+        place = memory.sequential_offload if arguments.sequential_offload else memory.model_offload
+    memory.check(place.__name__, "none", device)
     pipeline = DSDPipeline.from_base(
         arguments.base_path,
         transformer=arguments.model_path,
         lora=arguments.lora_path,
         dtype=arguments.dtype or ("float32" if device.type == "cpu" else "bfloat16"),
-        device="cpu" if offload else str(device),
     )
-    if arguments.sequential_offload:
-        pipeline.enable_sequential_cpu_offload(device=device)
-    elif arguments.model_offload:
-        pipeline.enable_model_cpu_offload(device=device)
+    pipeline.precompute = True
+    place(pipeline, device)
     seed = torch.seed() % 2**32 if arguments.seed is None else arguments.seed
     (picture,) = pipeline(
         arguments.text,
@@ -77,8 +76,8 @@ def main() -> None:
         text_guidance_scale=arguments.t_guidance,
         generator=torch.Generator("cpu").manual_seed(seed),
     ).images
-    with atomic(Path(arguments.output_path)) as temporary:
-        picture.save(temporary, Path(arguments.output_path).suffix.lstrip(".").upper().replace("JPG", "JPEG") or "PNG")
+    settings = {name: getattr(arguments, name) for name in ("guidance", "i_guidance", "t_guidance", "steps")}
+    save_picture(picture, arguments.output_path, arguments.text, seed, settings)
     print(f"{arguments.output_path} ({picture.width} x {picture.height}, seed {seed})")
 
 

@@ -1,11 +1,12 @@
 """`dsd-infer`: a reference and a prompt -> picture. One (image=, prompt=), or a whole set of jobs (jobs=...)."""
 
-import json
 import logging
 import math
+import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,20 @@ from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from dsd.app import claim, in_multirun, resolved, stage
 from dsd.errors import UserError
 from dsd.flow import seed_at
+from dsd.infer import memory
 from dsd.infer.jobs import Job, read_picture
 from dsd.infer.methods import Method, Settings
-from dsd.manifest import atomic, is_finished, write_manifest
+from dsd.manifest import is_finished, write_manifest
 from dsd.models.adapter import read_adapter
-from dsd.models.base import resolve
+from dsd.models.base import resolve, to_device
 from dsd.models.config import ModelConfig
 from dsd.models.latents import FITS
-from dsd.pictures import contact_sheet
+from dsd.pictures import contact_sheet, picture_format, save_picture
 from dsd.records import Result, features
 from dsd.shards import Failure, Shard, pending_shards, read_failures, read_shards, write_shard
 
@@ -48,18 +49,23 @@ class InferConfig:
     adapter: str | None = None  # folder of dsd-train, or its adapter.safetensors
     transformer: str | None = None  # released layout: folder of the conditional transformer
     lora_weights: str | None = None  # released layout: pytorch_lora_weights.safetensors
+    style_loras: dict[str, float] = field(default_factory=dict)  # file or hub id -> weight, on top
     seed: int = MISSING
     settings: Settings = MISSING
     batch_size: int = MISSING
     rows_per_shard: int = MISSING
+    png: bool = True  # every result of a set as a file as well
     shard: int = 0
     num_shards: int = 1
     device: str = "auto"
     model: ModelConfig = MISSING
     method: Any = MISSING  # -> infer.methods.Method
+    speed: Any = MISSING  # -> infer.speed.Speed
+    memory: Any = MISSING  # -> (pipeline, device), infer.memory
+    quantization: Any = MISSING  # -> (pipeline, device), models.quantize
 
 
-IGNORED = ("experiment", "batch_size", "shard", "num_shards", "output")
+IGNORED = ("experiment", "batch_size", "shard", "num_shards", "output", "png", "memory", "speed.compile")
 
 
 @stage("infer", InferConfig)
@@ -71,6 +77,13 @@ def main(cfg: DictConfig) -> None:
         draw_jobs(cfg)
 
 
+def load_method(cfg: DictConfig) -> Method:
+    """The model, on its device and prepared for one picture or many."""
+    if "speed" in cfg.method and cfg.speed.compile is None:
+        cfg.speed.compile = bool(cfg.jobs) and to_device(cfg.device).type == "cuda"
+    return instantiate(cfg.method)
+
+
 def draw_one(cfg: DictConfig) -> None:
     """One picture: a PNG that carries its prompt, seed and settings."""
     if cfg.image is None or cfg.prompt is None:
@@ -79,16 +92,13 @@ def draw_one(cfg: DictConfig) -> None:
         raise UserError("prompt is empty; say what to draw")
     reference = read_picture(cfg.image)
     config = resolved(cfg)
-    (picture,) = instantiate(cfg.method)([reference], [cfg.prompt], [cfg.seed])
     path = Path(
         cfg.output
         or Path(cfg.output_dir) / f"{Path(cfg.image).stem}-{seed_at(cfg.seed, *cfg.prompt.encode()):016x}.png"
     )
-    text = PngInfo()
-    for name, value in (("prompt", cfg.prompt), ("seed", cfg.seed), ("settings", json.dumps(config["settings"]))):
-        text.add_itxt(name, str(value))
-    with atomic(path) as temporary:
-        picture.save(temporary, "PNG", pnginfo=text)
+    picture_format(path)
+    (picture,) = load_method(cfg)([reference], [cfg.prompt], [cfg.seed])
+    save_picture(picture, path, cfg.prompt, cfg.seed, config["settings"])
     if in_multirun():  # every picture has a folder of its own, and the overview wants to know what is in it
         write_manifest(path.parent, "infer", {"results": 1}, config_hash=claim(path.parent, cfg), look=path.name)
     log.info("infer: %s (%d x %d, seed %d)", path, picture.width, picture.height, cfg.seed)
@@ -106,7 +116,7 @@ def draw_jobs(cfg: DictConfig) -> None:
     worker, workers = cfg.shard * state.num_processes + state.process_index, cfg.num_shards * state.num_processes
     todo = pending_shards(output_dir, "results", len(jobs), cfg.rows_per_shard, worker, workers)
     if todo:
-        method = instantiate(cfg.method)
+        method = load_method(cfg)
         num = sum(shard.stop - shard.start for shard in todo)
         with tqdm(
             total=num, desc="pictures", unit="picture", mininterval=1, disable=not state.is_local_main_process
@@ -121,6 +131,8 @@ def draw_jobs(cfg: DictConfig) -> None:
     rows, failures = read_shards(output_dir, "results"), read_failures(output_dir, "results")
     if not len(rows):
         raise UserError(f"all {len(failures)} jobs failed, the first because: {failures[0]['reason']}")
+    if cfg.png:
+        save_pictures(rows, output_dir / "images", resolved(cfg)["settings"])
     overview(rows.select(range(min(24, len(rows))))).save(output_dir / "overview.png")
     counts = {"results": len(rows), "failed": len(failures)}
     seconds = round(time.monotonic() - began, 1)
@@ -129,6 +141,17 @@ def draw_jobs(cfg: DictConfig) -> None:
         "infer: %d pictures by %s (%d failed) in %s; look at %s",
         len(rows), cfg.method.name, len(failures), output_dir, output_dir / "overview.png",
     )  # fmt: skip
+
+
+def save_pictures(rows: Dataset, folder: Path, settings: dict[str, Any]) -> None:
+    """Every result as a file, named by its job; those that are there already stay."""
+    names: Counter[str] = Counter()
+    for row in rows:
+        name = re.sub(r"[^\w.-]+", "-", Path(row["job"]).stem)
+        names[name] += 1
+        path = folder / (f"{name}.png" if names[name] == 1 else f"{name}-{names[name]}.png")
+        if not path.exists():
+            save_picture(row["image"], path, row["prompt"], row["seed"], settings)
 
 
 def overview(rows: Dataset) -> Image.Image:
@@ -188,8 +211,14 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"settings.fit={cfg.settings.fit}: choose one of {', '.join(FITS)}")
     if not 0 <= cfg.seed < 2**63:
         raise UserError(f"seed={cfg.seed}: a number from 0 to 2^63 - 1 is needed")
-    if (adapter := cfg.method.get("adapter")) is not None:  # a baseline takes none
-        read_adapter(resolve(adapter))
+    if "speed" not in cfg.method:  # a baseline takes no adapter and no preparation
+        return
+    quantization = cfg.quantization._target_.rsplit(".", 1)[-1]
+    memory.check(cfg.memory._target_.rsplit(".", 1)[-1], quantization, to_device(cfg.device))
+    if quantization != "none" and not cfg.speed.fuse:
+        raise UserError(f"quantization={quantization} needs fused LoRA; leave speed.fuse=true")
+    if cfg.adapter is not None:
+        read_adapter(resolve(cfg.adapter))
 
 
 if __name__ == "__main__":

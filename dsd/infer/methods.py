@@ -1,18 +1,21 @@
 """Ways to answer a job: the student, and the baselines it is measured against."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
-from dsd.errors import UserError
 from dsd.flow import generator_at
 from dsd.infer.pipeline import DSDPipeline
-from dsd.models.base import load_pipeline
+from dsd.infer.speed import Speed
+from dsd.models.base import load_pipeline, to_device
 from dsd.models.latents import to_pixels
+
+Prepare = Callable[[DiffusionPipeline, torch.device], None]  # see quantize.py and memory.py
 
 
 class Method(Protocol):
@@ -35,7 +38,8 @@ class Settings:
     text_guidance_scale: float
     negative_prompt: str
     no_cfg_until_timestep: int
-    guidance_batching: bool
+    norm_balanced: bool
+    guidance_batching: bool | None
     fit: str
     max_sequence_length: int
 
@@ -53,18 +57,27 @@ class Student:
         adapter: str | None,
         transformer: str | None,
         lora: str | None,
+        style_loras: Mapping[str, float],
+        quantization: Prepare,
+        memory: Prepare,
+        speed: Speed,
     ) -> None:
-        if adapter is None and transformer is None:
-            raise UserError(
-                "no adapter: give adapter=path/to/the/train/folder (or transformer= and lora_weights= as released)"
-            )
-        self.settings = dict(settings)
-        self.pipeline: Any = DSDPipeline.from_base(path, adapter, transformer, lora, dtype=dtype, device=device)
+        where = to_device(device)
+        self.settings, self.one_by_one = dict(settings), speed.step_cache is not None
+        self.pipeline: Any = DSDPipeline.from_base(
+            path, adapter, transformer, lora, style_loras, fuse=speed.fuse, dtype=dtype
+        )
+        quantization(self.pipeline, where)
+        speed(self.pipeline)
+        memory(self.pipeline, where)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def __call__(
         self, references: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
+        if self.one_by_one and len(prompts) > 1:  # a step cache looks at its whole batch
+            jobs = zip(references, prompts, seeds, strict=True)
+            return [picture for reference, prompt, seed in jobs for picture in self([reference], [prompt], [seed])]
         generators = [generator_at(seed) for seed in seeds]
         return self.pipeline(list(prompts), list(references), generator=generators, **self.settings).images
 

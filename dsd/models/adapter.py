@@ -7,15 +7,16 @@ The file's metadata says what it was made for: base model, rank, alpha, geometry
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import dsd
@@ -130,6 +131,50 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bo
         transformer.unload_lora()
     set_joint_embedder(transformer, transformer.x_embedder, c_weight, c_bias)
     return metadata
+
+
+def load_released_lora(transformer: FluxTransformer2DModel, file: Path, fuse: bool = True) -> None:
+    """`pytorch_lora_weights.safetensors` over a released transformer, in place."""
+    if not file.is_file():
+        raise UserError(f"{file}: no such LoRA file")
+    try:
+        state = load_file(file)
+        transformer.load_lora_adapter(state, prefix="transformer", adapter_name=NAME)
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{file}: not a LoRA of this transformer: {_first_line(error)}") from error
+    if NAME not in getattr(transformer, "peft_config", {}):
+        raise UserError(f"{file}: no LoRA tensors of this transformer in it")
+    if fuse:
+        transformer.fuse_lora(adapter_names=[NAME])
+        transformer.unload_lora()
+
+
+def add_style_loras(pipeline: FluxPipeline, loras: Mapping[str, float], fuse: bool = True) -> None:
+    """Stack LoRAs that others trained on the base (files, folders or hub ids, each with its weight) on the student."""
+    names = {f"style_{number}": path for number, path in enumerate(loras)}
+    for name, path in names.items():
+        if path.endswith(".safetensors") and not Path(path).is_file():
+            raise UserError(f"{path}: no such LoRA file")
+        where = {"weight_name": Path(path).name} if Path(path).is_file() else {}
+        try:
+            pipeline.load_lora_weights(
+                str(Path(path).parent) if where else path, adapter_name=name, use_safetensors=True, **where
+            )
+        except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
+            raise UserError(f"{path}: not a LoRA of this base: {_first_line(error)}") from error
+        if name not in getattr(pipeline.transformer, "peft_config", {}):
+            raise UserError(f"{path}: no LoRA tensors of this base's transformer in it")
+    student = {NAME: 1.0} if NAME in pipeline.transformer.peft_config else {}
+    weights = student | dict(zip(names, map(float, loras.values()), strict=True))
+    pipeline.set_adapters(list(weights), list(weights.values()))
+    if fuse:
+        pipeline.fuse_lora(adapter_names=list(weights))
+        pipeline.unload_lora_weights()
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "size mismatch" in line), lines[0] if lines else repr(error))[:200]
 
 
 def describe(transformer: FluxTransformer2DModel, path: str) -> dict[str, str]:

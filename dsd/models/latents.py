@@ -48,8 +48,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """(B, 3, H, W) -> packed (B, L, C). The posterior's mode: no seed is involved."""
-    latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
+    """(B, 3, H, W), on the device where the VAE runs -> packed (B, L, C). The posterior's mode: no seed is involved."""
+    latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
     latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
     return FluxPipeline._pack_latents(latents, *latents.shape)
 

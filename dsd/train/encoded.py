@@ -93,12 +93,13 @@ def encode_pairs(
     if file.exists():
         log.info("train: %d encoded pairs read from %s", len(pairs), file)
         return EncodedPairs(**load_file(file))
+    device = pipeline.vae.device
     with torch.inference_mode():
         latents, cond_latents = [], []
         for start in tqdm(range(0, len(pairs), batch_size), desc="latents", unit="batch", mininterval=1):
             rows = pairs[start : start + batch_size]
-            references = torch.stack([to_pixels(image, height, width) for image in rows["conditioning"]])
-            targets = torch.stack([to_pixels(image, height, width) for image in rows["image"]])
+            references = torch.stack([to_pixels(image, height, width) for image in rows["conditioning"]]).to(device)
+            targets = torch.stack([to_pixels(image, height, width) for image in rows["image"]]).to(device)
             latents.append(target_canvas(pipeline.vae, references, targets).cpu())
             cond_latents.append(condition_canvas(pipeline.vae, references).cpu())
         texts = list(dict.fromkeys(["", *pairs["caption"], *pairs["instruction"]]))  # "" first: EMPTY

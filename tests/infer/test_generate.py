@@ -45,7 +45,7 @@ def test_bad_input_is_one_line(tmp_path) -> None:
     for arguments, words in (
         (["--text", " "], "--text is empty"),
         (["--text", "a", "--image_path", tmp_path / "none.png"], "no such picture"),
-        (["--text", "a", "--model_offload"], "needs a GPU"),
+        (["--text", "a", "--model_offload"], "moves weights to a GPU"),
     ):
         done = generate("--output_path", tmp_path / "a.png", *arguments)
         assert done.returncode == 1

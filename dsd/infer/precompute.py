@@ -1,0 +1,89 @@
+"""What no step changes, computed before the first one: exact, as the transformer's own modules compute it.
+
+FLUX's modulations (AdaLN) are a quarter of its weights and see one vector a sample: time, guidance and pooled text.
+All of that is known when a picture begins, so one matmul serves all steps. Position embeddings and the projected text
+do not change at all. Shapes: S steps, B samples, D inner dimension, M modulations of a norm.
+"""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from diffusers import FluxTransformer2DModel
+from diffusers.models.normalization import AdaLayerNormContinuous, AdaLayerNormZero, AdaLayerNormZeroSingle
+from torch import Tensor, nn
+
+MODULATED = (AdaLayerNormZero, AdaLayerNormZeroSingle, AdaLayerNormContinuous)
+
+
+class Known(nn.Module):
+    """Returns what was computed before. Its value changes in place, so that compiled code stays valid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value: Any = None
+
+    def forward(self, _: Tensor) -> Any:
+        return self.value
+
+
+class Precomputed:
+    """While entered, `transformer` reads modulations, projected text and position embeddings instead of computing them.
+
+    Make one for a pipeline and enter it for each picture (`with precomputed.at(ids):`): the stand-ins are the same
+    objects every time, which compiled blocks need.
+    """
+
+    def __init__(self, transformer: FluxTransformer2DModel) -> None:
+        self.transformer = transformer
+        self.norms: list[Any] = [module for module in transformer.modules() if isinstance(module, MODULATED)]
+        self.known = [Known() for _ in self.norms]
+        self.rope, self.same = Known(), nn.Identity()
+        self.kept: tuple[Any, ...] = ()
+
+    def at(self, ids: Tensor) -> Self:
+        """For text and image tokens at these positions, (T + L, 3)."""
+        self.rope.value = self.transformer.pos_embed(ids)
+        return self
+
+    def __enter__(self) -> Self:
+        transformer = self.transformer
+        self.kept = (transformer.pos_embed, transformer.context_embedder, [norm.linear for norm in self.norms])
+        transformer.pos_embed, transformer.context_embedder = self.rope, self.same
+        for norm, known in zip(self.norms, self.known, strict=True):
+            norm.linear = known
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.transformer.pos_embed, self.transformer.context_embedder, linears = self.kept
+        for norm, linear, known in zip(self.norms, linears, self.known, strict=True):
+            norm.linear, known.value = linear, None
+        self.rope.value, self.kept = None, ()
+
+    def text(self, prompt_embeds: Tensor) -> Tensor:
+        """(B, T, text width) -> (B, T, D)."""
+        return self.kept[1](prompt_embeds)
+
+    def modulations(
+        self, sigmas: Tensor, steps: range, guidance: Tensor | None, pooled: Tensor
+    ) -> Callable[[int], None]:
+        """For sigmas (S, B) at `steps`: a function that puts a step's modulations where the blocks read them."""
+        inputs = [sigmas[steps.start : steps.stop].flatten() * 1000]  # as the transformer's forward scales them
+        if guidance is not None:
+            inputs.append(guidance.to(sigmas.dtype).repeat(len(steps)) * 1000)
+        embedded = self.transformer.time_text_embed(*inputs, pooled.repeat(len(steps), 1))
+        tables = [
+            linear(norm.silu(embedded)).unflatten(0, (len(steps), -1))
+            for norm, linear in zip(self.norms, self.kept[2], strict=True)
+        ]
+        all_steps = torch.cat(tables, dim=-1)  # (S, B, sum of M)
+        current = torch.empty_like(all_steps[0])
+        views = current.split([table.shape[-1] for table in tables], dim=-1)
+
+        def modulate(step: int) -> None:
+            current.copy_(all_steps[step - steps.start])
+            for known, view in zip(self.known, views, strict=True):
+                known.value = view
+
+        return modulate

@@ -1,0 +1,106 @@
+"""Weights in fewer bits, by torchao, bitsandbytes or gguf: configs/quantization/*.yaml.
+
+Each is a function `(pipeline, device)`, called with every LoRA fused. Only the matrices of repeated blocks change:
+embedders, norms and the last layer are small and sensitive.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import BitsAndBytesConfig, DiffusionPipeline, GGUFQuantizationConfig
+from torch import nn
+
+from dsd.errors import UserError
+
+GGUF_KINDS = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")  # what the package gguf quantises to, by falling size
+FP8_CAPABILITY = (8, 9)  # of the first NVIDIA GPUs with fp8 matmuls
+
+
+def none(pipeline: DiffusionPipeline, device: torch.device) -> None:
+    """The weights as they are."""
+
+
+def int8(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] = ("transformer",)) -> None:
+    """Weights in 8-bit integers, a scale a row (torchao); matmuls in the module's own dtype."""
+    _torchao(pipeline, device, parts, "Int8WeightOnlyConfig")
+
+
+def fp8(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] = ("transformer",)) -> None:
+    """Row-wise fp8 weights and activations where the GPU multiplies fp8, elsewhere the weights alone (torchao)."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY:
+        _torchao(pipeline, device, parts, "Float8DynamicActivationFloat8WeightConfig", granularity="PerRow")
+    else:
+        _torchao(pipeline, device, parts, "Float8WeightOnlyConfig")
+
+
+def nf4(pipeline: DiffusionPipeline, device: torch.device) -> None:
+    """The transformer in 4-bit normal floats (bitsandbytes, as in QLoRA), by way of a temporary folder."""
+    transformer = pipeline.transformer
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=transformer.dtype)
+    with tempfile.TemporaryDirectory(prefix="dsd-merged-") as folder:
+        transformer.save_pretrained(folder)
+        pipeline.transformer = type(transformer).from_pretrained(
+            folder, quantization_config=config, torch_dtype=transformer.dtype
+        )
+
+
+def gguf(pipeline: DiffusionPipeline, device: torch.device, kind: str = "Q8_0") -> None:
+    """The transformer in llama.cpp's blocks of 32 weights with a scale each; `kind` is one of `GGUF_KINDS`."""
+    transformer = pipeline.transformer
+    with tempfile.TemporaryDirectory(prefix="dsd-merged-") as folder:
+        file = Path(folder) / "transformer.gguf"
+        write_gguf(transformer, file, kind)
+        transformer.save_config(folder)
+        pipeline.transformer = type(transformer).from_single_file(
+            str(file),
+            config=folder,
+            quantization_config=GGUFQuantizationConfig(compute_dtype=transformer.dtype),
+            torch_dtype=transformer.dtype,
+        )
+
+
+def write_gguf(module: nn.Module, file: Path, kind: str = "Q8_0") -> None:
+    """The module's weights as a GGUF file with diffusers' names."""
+    try:
+        from gguf import GGMLQuantizationType, GGUFWriter, quants
+    except ImportError as error:
+        raise UserError("quantization=gguf needs the package gguf: pip install gguf") from error
+    if kind not in GGUF_KINDS:
+        raise UserError(f"quantization.kind={kind!r} cannot be written; choose one of {', '.join(GGUF_KINDS)}")
+    coarse, exact = GGMLQuantizationType[kind], GGMLQuantizationType.F32
+    writer = GGUFWriter(file, "flux")
+    blocks = {f"{name}.weight" for name, child in module.named_modules() if in_blocks(child, name)}
+    for name, tensor in module.state_dict().items():
+        array = tensor.detach().float().cpu().numpy()
+        chosen = coarse if name in blocks and array.shape[1] % 32 == 0 else exact
+        writer.add_tensor(name, quants.quantize(array, chosen), raw_dtype=chosen)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def in_blocks(module: nn.Module, name: str) -> bool:
+    """Whether it is a matrix of FLUX's or T5's repeated blocks."""
+    return isinstance(module, nn.Linear) and ("transformer_blocks." in name or ".block." in name)
+
+
+def _torchao(
+    pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str], config: str, **options: str
+) -> None:
+    """In place, matrix by matrix, so that the device never holds a whole part in full precision."""
+    try:
+        from torchao import quantization
+    except ImportError as error:
+        raise UserError("quantization=int8 and fp8 need the package torchao: pip install torchao") from error
+    settings = getattr(quantization, config)(**{name: getattr(quantization, kind)() for name, kind in options.items()})
+    for part in parts:
+        if not isinstance(module := pipeline.components.get(part), nn.Module):
+            raise UserError(f"quantization.parts: {part} is no part of the pipeline; its parts: {_modules(pipeline)}")
+        quantization.quantize_(module, settings, filter_fn=in_blocks, device=device)
+
+
+def _modules(pipeline: DiffusionPipeline) -> str:
+    return ", ".join(name for name, part in pipeline.components.items() if isinstance(part, nn.Module))
