@@ -9,10 +9,17 @@ this and more.
 """
 
 import argparse
+import logging
 import sys
+from pathlib import Path
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
 
+from dsd.app import CONFIG_DIR
+from dsd.chat import gemini
 from dsd.errors import UserError
 from dsd.explain import explain
 from dsd.infer import memory
@@ -20,6 +27,8 @@ from dsd.infer.jobs import read_picture
 from dsd.infer.pipeline import DSDPipeline
 from dsd.models.base import DTYPES, to_device
 from dsd.pictures import picture_format, save_picture
+
+CONFIGS, CACHE = Path(CONFIG_DIR), "outputs/cache/prompts"
 
 
 def parse() -> argparse.Namespace:
@@ -37,13 +46,24 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--model_offload", action="store_true", help="one component on the GPU at a time")
     parser.add_argument("--sequential_offload", action="store_true", help="one layer on the GPU at a time")
-    parser.add_argument("--disable_gemini_prompt", action="store_true", help="prompts are used as they are in any case")
+    parser.add_argument(
+        "--disable_gemini_prompt", action="store_true", help="use --text as it is; otherwise Gemini writes it out"
+    )
     parser.add_argument("--base_path", default="black-forest-labs/FLUX.1-dev")
     parser.add_argument("--seed", type=int, help="default: another one each time, which is printed")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--size", type=int, default=512, help="height and width of the picture, in pixels")
     return parser.parse_args()
+
+
+def enhanced(reference: Image.Image, prompt: str) -> str:
+    """By Gemini where the environment has a key or a project for it; otherwise the prompt itself."""
+    if not gemini.has_credentials():
+        print(f"prompt enhancement is off: neither {gemini.KEYS[0]} nor {gemini.PROJECT} is in the environment")
+        return prompt
+    chat = gemini.Gemini(**{k: v for k, v in OmegaConf.load(CONFIGS / "vlm/gemini.yaml").items() if k != "_target_"})
+    return instantiate(OmegaConf.load(CONFIGS / "enhance/two_calls.yaml"))(chat=chat, folder=CACHE)(reference, prompt)
 
 
 def main() -> None:
@@ -64,9 +84,10 @@ def main() -> None:
     )
     pipeline.precompute = True
     place(pipeline, device)
+    prompt = arguments.text if arguments.disable_gemini_prompt else enhanced(reference, arguments.text)
     seed = torch.seed() % 2**32 if arguments.seed is None else arguments.seed
     (picture,) = pipeline(
-        arguments.text,
+        prompt,
         reference,
         height=arguments.size,
         width=arguments.size,
@@ -77,11 +98,13 @@ def main() -> None:
         generator=torch.Generator("cpu").manual_seed(seed),
     ).images
     settings = {name: getattr(arguments, name) for name in ("guidance", "i_guidance", "t_guidance", "steps")}
-    save_picture(picture, arguments.output_path, arguments.text, seed, settings)
+    save_picture(picture, arguments.output_path, prompt, seed, settings)
     print(f"{arguments.output_path} ({picture.width} x {picture.height}, seed {seed})")
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("dsd").setLevel(logging.INFO)
     try:
         main()
     except Exception as error:

@@ -5,8 +5,8 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,9 @@ class InferConfig:
     settings: Settings = MISSING
     batch_size: int = MISSING
     rows_per_shard: int = MISSING
+    vlm: Any = None  # -> chat.Chat, which enhances prompts; none uses them as they are
+    enhance: Any = MISSING  # -> infer.enhance.Enhancer
+    cache_dir: str = MISSING
     png: bool = True  # every result of a set as a file as well
     shard: int = 0
     num_shards: int = 1
@@ -65,7 +68,8 @@ class InferConfig:
     quantization: Any = MISSING  # -> (pipeline, device), models.quantize
 
 
-IGNORED = ("experiment", "batch_size", "shard", "num_shards", "output", "png", "memory", "speed.compile")
+Enhance = Callable[[Image.Image, str], str]
+IGNORED = ("experiment", "batch_size", "shard", "num_shards", "output", "png", "cache_dir", "memory", "speed.compile")
 
 
 @stage("infer", InferConfig)
@@ -84,6 +88,13 @@ def load_method(cfg: DictConfig) -> Method:
     return instantiate(cfg.method)
 
 
+def load_enhancer(cfg: DictConfig) -> Enhance:
+    """What turns a reference and the user's prompt into the prompt that is used."""
+    if not cfg.vlm:
+        return lambda reference, prompt: prompt
+    return instantiate(cfg.enhance)(chat=instantiate(cfg.vlm), folder=cfg.cache_dir)
+
+
 def draw_one(cfg: DictConfig) -> None:
     """One picture: a PNG that carries its prompt, seed and settings."""
     if cfg.image is None or cfg.prompt is None:
@@ -97,8 +108,11 @@ def draw_one(cfg: DictConfig) -> None:
         or Path(cfg.output_dir) / f"{Path(cfg.image).stem}-{seed_at(cfg.seed, *cfg.prompt.encode()):016x}.png"
     )
     picture_format(path)
-    (picture,) = load_method(cfg)([reference], [cfg.prompt], [cfg.seed])
-    save_picture(picture, path, cfg.prompt, cfg.seed, config["settings"])
+    enhance = load_enhancer(cfg)
+    prompt = enhance(reference, cfg.prompt)
+    (picture,) = load_method(cfg)([reference], [prompt], [cfg.seed])
+    settings = config["settings"] | ({"asked": cfg.prompt} if prompt != cfg.prompt else {})
+    save_picture(picture, path, prompt, cfg.seed, settings)
     if in_multirun():  # every picture has a folder of its own, and the overview wants to know what is in it
         write_manifest(path.parent, "infer", {"results": 1}, config_hash=claim(path.parent, cfg), look=path.name)
     log.info("infer: %s (%d x %d, seed %d)", path, picture.width, picture.height, cfg.seed)
@@ -116,13 +130,15 @@ def draw_jobs(cfg: DictConfig) -> None:
     worker, workers = cfg.shard * state.num_processes + state.process_index, cfg.num_shards * state.num_processes
     todo = pending_shards(output_dir, "results", len(jobs), cfg.rows_per_shard, worker, workers)
     if todo:
-        method = load_method(cfg)
+        enhance, method = load_enhancer(cfg), load_method(cfg)
         num = sum(shard.stop - shard.start for shard in todo)
         with tqdm(
             total=num, desc="pictures", unit="picture", mininterval=1, disable=not state.is_local_main_process
         ) as bar:
             for shard in todo:
-                rows = results(shard, jobs, method, cfg.method.name, cfg.seed, cfg.batch_size, config_hash, bar)
+                rows = results(
+                    shard, jobs, enhance, method, cfg.method.name, cfg.seed, cfg.batch_size, config_hash, bar
+                )
                 write_shard(shard, rows, features(Result))
     state.wait_for_everyone()
     if not state.is_main_process or pending_shards(output_dir, "results", len(jobs), cfg.rows_per_shard):
@@ -169,6 +185,7 @@ def overview(rows: Dataset) -> Image.Image:
 def results(
     shard: Shard,
     jobs: Sequence[Job],
+    enhance: Enhance,
     method: Method,
     name: str,
     seed: int,
@@ -182,7 +199,9 @@ def results(
         for position in range(start, min(start + batch_size, shard.stop)):
             job = jobs[position]
             try:
-                batch.append((job, job.picture(), seed_at(seed, position) if job.seed is None else job.seed))
+                picture = job.picture()
+                job = replace(job, prompt=enhance(picture, job.prompt))
+                batch.append((job, picture, seed_at(seed, position) if job.seed is None else job.seed))
             except UserError as error:
                 log.warning("job %s failed: %s", job.name, error)
                 yield Failure({"job": job.name, "prompt": job.prompt}, str(error))

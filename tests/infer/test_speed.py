@@ -120,7 +120,7 @@ def test_t5_can_be_quantised_too() -> None:
     pipeline = load()
     quantize.int8(pipeline, CPU, parts=["transformer", "text_encoder_2"])
     assert torch.isfinite(draw(pipeline)).all()
-    with pytest.raises(UserError, match="unet is no part of the pipeline; its parts: .*text_encoder_2"):
+    with pytest.raises(UserError, match="unet is no part of the pipeline; its parts: "):
         quantize.int8(pipeline, CPU, parts=["unet"])
 
 

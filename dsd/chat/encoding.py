@@ -1,0 +1,29 @@
+"""Pictures as providers want them."""
+
+import base64
+from io import BytesIO
+
+from PIL import Image
+
+from dsd.models.latents import to_rgb
+
+MIME = "image/png"
+
+
+def png(image: Image.Image, longest: int = 1024) -> bytes:
+    """An upright RGB picture of at most `longest` pixels a side."""
+    image = to_rgb(image)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def data_url(image: Image.Image) -> str:
+    return f"data:{MIME};base64,{base64.b64encode(png(image)).decode()}"
+
+
+def first_line(error: BaseException) -> str:
+    """What a client's exception says, short enough for a log."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,0 +1,118 @@
+"""The genuine client libraries against local servers; a real transformers model at tiny size."""
+
+import base64
+import json
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from servers import gemini_blocks, gemini_says, openai_says, serve
+from tiny_vlm import save_tiny_vlm
+
+from dsd.chat import ChatError
+from dsd.chat.gemini import KEYS, PROJECT, Gemini
+from dsd.chat.gemini_legacy import GeminiLegacy
+from dsd.chat.local import Local
+from dsd.chat.openai import KEY, OpenAI
+from dsd.errors import UserError
+
+PICTURE = Image.new("RGBA", (30, 20), (255, 0, 0, 0))  # transparent, so white
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch) -> None:
+    for name in (*KEYS, PROJECT, KEY):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(KEYS[0], "key-1")
+    monkeypatch.setenv(KEY, "key-2")
+
+
+def seen(data: str) -> Image.Image:
+    return Image.open(BytesIO(base64.b64decode(data.translate(str.maketrans("-_", "+/")))))
+
+
+@pytest.mark.parametrize("kind", [Gemini, GeminiLegacy])
+def test_gemini_is_asked_with_pictures(kind) -> None:
+    with serve(lambda _: (200, gemini_says(" a red robot\n"))) as server:
+        assert kind("gemini-x", base_url=server.url).ask("What is it?", [PICTURE]) == "a red robot"
+    ((path, headers, body),) = server.requests
+    assert "models/gemini-x:generateContent" in path
+    assert headers["x-goog-api-key"] == "key-1"
+    text, picture = body["contents"][0]["parts"]
+    assert text["text"] == "What is it?"
+    assert seen(picture["inlineData"]["data"]).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", [Gemini, GeminiLegacy])
+def test_a_block_is_an_error_with_its_reason(kind) -> None:
+    with serve(lambda _: (200, gemini_blocks())) as server, pytest.raises(ChatError, match="SAFETY"):
+        kind("gemini-x", base_url=server.url).ask("What is it?")
+
+
+def test_gemini_is_asked_again_where_the_server_is_busy() -> None:
+    answers = [(429, {"error": {"code": 429, "message": "quota"}}), (500, {}), (200, gemini_says("yes"))]
+    with serve(lambda _: answers.pop(0)) as server:
+        assert Gemini("gemini-x", base_url=server.url).ask("?") == "yes"
+    with (
+        serve(lambda _: (400, {"error": {"code": 400, "message": "API key not valid"}})) as server,
+        pytest.raises(ChatError, match="API key not valid"),
+    ):
+        Gemini("gemini-x", base_url=server.url).ask("?")
+
+
+def test_openai_is_asked_with_pictures() -> None:
+    with serve(lambda _: (200, openai_says("a red robot"))) as server:
+        assert OpenAI("qwen", base_url=f"{server.url}/v1").ask("What is it?", [PICTURE]) == "a red robot"
+    ((path, headers, body),) = server.requests
+    assert path == "/v1/chat/completions"
+    assert headers["authorization"] == "Bearer key-2"
+    text, picture = body["messages"][0]["content"]
+    assert text["text"] == "What is it?"
+    assert seen(picture["image_url"]["url"].split(",")[1]).size == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "words"),
+    [
+        (401, {"error": {"message": "Incorrect API key"}}, "Incorrect API key"),
+        (200, openai_says(None, "content_filter"), "content_filter"),
+        (200, {"choices": []}, "no answer"),
+        (200, "not json", "Expecting value|no answer|str"),
+        (500, {"error": {"message": "broken"}}, "broken"),
+    ],
+)
+def test_what_is_no_answer_is_an_error(status, answer, words) -> None:
+    with serve(lambda _: (status, answer)) as server, pytest.raises(ChatError, match=words):
+        OpenAI("qwen", base_url=f"{server.url}/v1", max_retries=0).ask("?")
+
+
+def test_a_server_that_is_not_there_is_an_error() -> None:
+    for client in (
+        OpenAI("m", base_url="http://127.0.0.1:9/v1", max_retries=0),
+        Gemini("m", base_url="http://127.0.0.1:9", attempts=1),
+    ):
+        with pytest.raises(ChatError, match="Connect"):
+            client.ask("?")
+
+
+def test_without_a_key_it_says_what_to_set(monkeypatch) -> None:
+    for name in (*KEYS, KEY):
+        monkeypatch.delenv(name, raising=False)
+    for kind, words in ((Gemini, "GEMINI_API_KEY"), (GeminiLegacy, "GEMINI_API_KEY"), (OpenAI, "OPENAI_API_KEY")):
+        with pytest.raises(UserError, match=words):
+            kind("m")
+    OpenAI("m", base_url="http://127.0.0.1:9/v1")  # a server of one's own may need none
+
+
+def test_a_model_of_transformers_answers(tmp_path) -> None:
+    """A Qwen2.5-VL of random weights says nothing of sense, but the same whenever it is asked."""
+    save_tiny_vlm(tmp_path)
+    chat = Local(str(tmp_path), dtype="float32", device="cpu", max_new_tokens=8)
+    first = chat.ask("What is it?", [PICTURE.resize((60, 60))])
+    assert first
+    assert chat.ask("What is it?", [PICTURE.resize((60, 60))]) == first
+    assert chat.ask("Hello")
+    with pytest.raises(UserError, match=r"vlm\.model=.*none: cannot be loaded"):
+        Local(str(Path(tmp_path) / "none"), dtype="float32", device="cpu")
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen2_5_vl"
