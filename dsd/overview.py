@@ -12,7 +12,7 @@ from PIL import Image
 
 from dsd.app import leaves
 from dsd.manifest import MANIFEST, atomic
-from dsd.pictures import contact_sheet
+from dsd.pictures import axes_sheet, contact_sheet
 
 OVERVIEW = "overview.csv"
 
@@ -34,11 +34,7 @@ class Overview(Callback):
             csv.writer(file).writerows(table)
         pictures = [(job, picture) for job in jobs if (picture := job / _look(job)).is_file()]
         if pictures:
-            labels = dict(zip(jobs, map(_label, varied(jobs)), strict=True))
-            columns = max(1, round(len(pictures) ** 0.5))
-            sheet = contact_sheet(
-                [Image.open(picture) for _, picture in pictures], [labels[job] for job, _ in pictures], columns
-            )
+            sheet = side_by_side([Image.open(p) for _, p in pictures], varied([job for job, _ in pictures]))
             with atomic(folder / "overview.png") as temporary:
                 sheet.save(temporary, "PNG")
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -59,17 +55,38 @@ def compare(jobs: Sequence[Path]) -> list[list[str]]:
     return [["job", *keys, *names], *rows]
 
 
+def side_by_side(pictures: Sequence[Image.Image], settings: Sequence[dict[str, str]]) -> Image.Image:
+    """On labelled axes where one or two keys were swept, otherwise each with what is special about it below."""
+    keys = list(settings[0])
+    values = [list(dict.fromkeys(s[key] for s in settings)) for key in keys]
+    names = [key.split(".")[-1] for key in keys]
+    if len(keys) == 2 and len(pictures) == len(values[0]) * len(values[1]):
+        cells = {(s[keys[0]], s[keys[1]]): p for p, s in zip(pictures, settings, strict=True)}
+        return axes_sheet(cells, (names[0], values[0]), (names[1], values[1]))
+    if len(keys) == 1 and len(pictures) == len(values[0]):
+        return axes_sheet(
+            {("", s[keys[0]]): p for p, s in zip(pictures, settings, strict=True)}, ("", [""]), (names[0], values[0])
+        )
+    return contact_sheet(pictures, list(map(_label, settings)), max(1, round(len(pictures) ** 0.5)))
+
+
 def _look(job: Path) -> str:
     """The picture that a stage says to look at."""
     return json.loads((job / MANIFEST).read_text(encoding="utf-8")).get("look", "overview.png")
 
 
 def varied(jobs: Sequence[Path]) -> list[dict[str, str]]:
-    """Of each job, the keys of its config that are not the same in all, in one order ("" where a job has none)."""
+    """Of each job, the keys of its config that are not the same in all, in one order ("" where a job has none).
+
+    A key that only repeats another one of the same name (`method.settings.x: ${settings.x}`) is left out.
+    """
     settings = [leaves(OmegaConf.to_container(OmegaConf.load(job / "config.yaml"))) for job in jobs]
     keys = dict.fromkeys(key for s in settings for key in s if key != "output_dir")
-    differing = [key for key in keys if len({str(s.get(key)) for s in settings}) > 1]
-    return [{key: str(s.get(key, "")) for key in differing} for s in settings]
+    values = {key: tuple(str(s.get(key, "")) for s in settings) for key in keys}
+    differing: dict[tuple[str, ...], str] = {}
+    for key in sorted((k for k in values if len(set(values[k])) > 1), key=lambda k: k.count(".")):
+        differing.setdefault((key.split(".")[-1], *values[key]), key)
+    return [{key: values[key][job] for key in keys if key in differing.values()} for job in range(len(jobs))]
 
 
 def _label(settings: dict[str, str]) -> str:

@@ -47,14 +47,44 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         left, top = PAD + i % columns * (cell + PAD), PAD + i // columns * height
-        scale = cell / max(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        # Enlarging keeps pixels visible as they are; shrinking averages them.
-        fitted = image.convert("RGB").resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
-        sheet.paste(fitted, (left, top))
+        sheet.paste(_fitted(image, cell), (left, top))
         for n, text in enumerate(textwrap.wrap(label, width=cell // 6)[:lines]):
             draw.text((left, top + cell + n * LINE), text, INK, font)
     return sheet
+
+
+def axes_sheet(
+    images: Mapping[tuple[str, str], Image.Image],
+    rows: tuple[str, Sequence[str]],
+    columns: tuple[str, Sequence[str]],
+    cell: int = 256,
+) -> Image.Image:
+    """A picture for each (row's value, column's value), under the columns' values and beside the rows'.
+
+    `rows` and `columns` are each a name and its values; a name of "" has no labels.
+    """  # fmt: skip
+    font, (row_name, row_values), (column_name, column_values) = ImageFont.load_default(size=14), rows, columns
+    left = max((round(font.getlength(f"{row_name} {value}")) for value in row_values if row_name), default=0) + 2 * PAD
+    top = 2 * LINE
+    size = (left + len(column_values) * (cell + PAD), top + len(row_values) * (cell + PAD))
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for x, column in enumerate(column_values):
+        if column_name:
+            draw.text((left + x * (cell + PAD) + cell // 2, LINE), f"{column_name} {column}", INK, font, anchor="mm")
+        for y, row in enumerate(row_values):
+            sheet.paste(_fitted(images[row, column], cell), (left + x * (cell + PAD), top + y * (cell + PAD)))
+    for y, row in enumerate(row_values):
+        if row_name:
+            draw.text((PAD, top + y * (cell + PAD) + cell // 2), f"{row_name} {row}", INK, font, anchor="lm")
+    return sheet
+
+
+def _fitted(image: Image.Image, cell: int) -> Image.Image:
+    """Within a square of `cell` pixels. Enlarging keeps pixels visible as they are; shrinking averages them."""
+    scale = cell / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.convert("RGB").resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def cut(sheet: Image.Image, layout: str) -> list[Image.Image]:

@@ -49,7 +49,7 @@ class InferConfig:
     adapter: str | None = None  # folder of dsd-train, or its adapter.safetensors
     transformer: str | None = None  # released layout: folder of the conditional transformer
     lora_weights: str | None = None  # released layout: pytorch_lora_weights.safetensors
-    style_loras: dict[str, float] = field(default_factory=dict)  # file or hub id -> weight, on top
+    style_loras: list[str] = field(default_factory=list)  # files or hub ids on top, each with :weight if not 1
     seed: int = MISSING
     settings: Settings = MISSING
     batch_size: int = MISSING

@@ -1,11 +1,16 @@
 """What is to be drawn: a reference and a prompt each, by position."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from datasets.exceptions import DatasetGenerationError
 from PIL import Image
 
 from dsd.errors import UserError
@@ -19,14 +24,16 @@ class Job:
     """One picture to make. The seed follows from the run's seed and the position unless it is given."""
 
     name: str
-    reference: Image.Image | Path
+    reference: Image.Image | Path | bytes
     prompt: str
     seed: int | None = None
     truth: str = ""  # JSON {attribute: value} of the reference's subject, where it is known
 
     def picture(self) -> Image.Image:
         """The reference, read. UserError where it cannot be."""
-        return self.reference if isinstance(self.reference, Image.Image) else read_picture(self.reference)
+        if isinstance(self.reference, Image.Image):
+            return self.reference
+        return read_picture(self.reference, f"reference of {self.name}")
 
 
 class JobSource(Protocol):
@@ -35,16 +42,19 @@ class JobSource(Protocol):
     def __call__(self) -> Sequence[Job]: ...
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """A picture from a file; the first frame of an animated one. UserError names the file and what is wrong."""
+def read_picture(source: str | Path | bytes, name: str = "") -> Image.Image:
+    """A picture from a file or its bytes; the first frame of an animated one. UserError says what is wrong with it."""
+    file, where = (BytesIO(source), name) if isinstance(source, bytes) else (source, str(source))
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large; an error says too large
+            with Image.open(file) as image:
+                image.load()
+                return image.copy()
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such picture") from error
+        raise UserError(f"{where}: no such picture") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable picture ({error})") from error
+        raise UserError(f"{where}: not a readable picture ({error})") from error
 
 
 def folder_jobs(path: str, prompt: str | None = None) -> list[Job]:
@@ -98,3 +108,46 @@ def jsonl_jobs(path: str) -> list[Job]:
     if not jobs:
         raise UserError(f"jobs.path={path}: no jobs in it")
     return jobs
+
+
+class ParquetJobs(Sequence[Job]):
+    """Rows of a Parquet file: a reference (image, or path beside the file), a prompt, and if wanted job, seed, truth.
+
+    Pictures are read when their turn comes.
+    """
+
+    def __init__(self, path: str, reference: str = "reference", prompt: str = "prompt") -> None:
+        self.folder, self.reference, self.prompt = Path(path).parent, reference, prompt
+        try:
+            self.rows = Dataset.from_parquet(path)
+        except (OSError, ValueError, DatasetGenerationError) as error:
+            raise UserError(f"jobs.path={path}: not a readable Parquet file ({_reason(error)})") from error
+        if missing := sorted({reference, prompt} - set(self.rows.column_names)):
+            columns = ", ".join(self.rows.column_names)
+            raise UserError(f"jobs.path={path}: no column {' or '.join(missing)}; its columns: {columns}")
+        for number, text in enumerate(self.rows[prompt]):
+            if not (text or "").strip():
+                raise UserError(f"jobs.path={path}: row {number}: the prompt is empty")
+        if not len(self.rows):
+            raise UserError(f"jobs.path={path}: no jobs in it")
+        if isinstance(self.rows.features[reference], ImageFeature):
+            self.rows = self.rows.cast_column(reference, ImageFeature(decode=False))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Job:  # type: ignore[override]
+        row = self.rows[position]
+        given = row[self.reference]
+        seed = row.get("seed")
+        return Job(
+            str(row.get("job") or f"{position:05d}"),
+            given["bytes"] or Path(given["path"]) if isinstance(given, dict) else self.folder / str(given),
+            row[self.prompt],
+            None if seed is None else int(seed),
+            str(row.get("truth") or ""),
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return str(error.__cause__ or error).strip().splitlines()[0]

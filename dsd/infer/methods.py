@@ -1,6 +1,6 @@
 """Ways to answer a job: the student, and the baselines it is measured against."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,7 +57,7 @@ class Student:
         adapter: str | None,
         transformer: str | None,
         lora: str | None,
-        style_loras: Mapping[str, float],
+        style_loras: Sequence[str],
         quantization: Prepare,
         memory: Prepare,
         speed: Speed,
@@ -65,7 +65,7 @@ class Student:
         where = to_device(device)
         self.settings, self.one_by_one = dict(settings), speed.step_cache is not None
         self.pipeline: Any = DSDPipeline.from_base(
-            path, adapter, transformer, lora, style_loras, fuse=speed.fuse, dtype=dtype
+            path, adapter, transformer, lora, dict(map(weighted, style_loras)), fuse=speed.fuse, dtype=dtype
         )
         quantization(self.pipeline, where)
         speed(self.pipeline)
@@ -80,6 +80,15 @@ class Student:
             return [picture for reference, prompt, seed in jobs for picture in self([reference], [prompt], [seed])]
         generators = [generator_at(seed) for seed in seeds]
         return self.pipeline(list(prompts), list(references), generator=generators, **self.settings).images
+
+
+def weighted(style_lora: str) -> tuple[str, float]:
+    """ "ink.safetensors:0.8" -> ("ink.safetensors", 0.8); without a number, 1."""
+    path, _, weight = style_lora.rpartition(":")
+    try:
+        return (path, float(weight)) if path else (style_lora, 1.0)
+    except ValueError:
+        return style_lora, 1.0
 
 
 class TextOnly:

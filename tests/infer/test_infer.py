@@ -6,7 +6,11 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
 from PIL import Image
 
 from dsd.manifest import read_manifest
@@ -16,7 +20,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICK = ("settings.num_inference_steps=2", "device=cpu")
 
 
-def rows(folder: Path) -> list[dict]:
+def rows_of(folder: Path) -> list[dict]:
     return read_shards(folder, "results").with_format("arrow")[:].to_pylist()
 
 
@@ -64,9 +68,9 @@ def test_killed_divided_and_run_again_is_unbroken(run, start, adapter, tmp_path)
     run("infer", *ours, "batch_size=1", "shard=1", "num_shards=2")
     run("infer", *ours, "batch_size=1", "shard=0", "num_shards=2")
     run("infer", *jobs, "rows_per_shard=2", "batch_size=1", f"output_dir={tmp_path / 'unbroken'}")
-    assert rows(tmp_path / "broken") == rows(tmp_path / "unbroken")
-    assert len({row["seed"] for row in rows(tmp_path / "broken")}) == 12
-    assert all(json.loads(row["truth"])["belly"] for row in rows(tmp_path / "broken"))
+    assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "unbroken")
+    assert len({row["seed"] for row in rows_of(tmp_path / "broken")}) == 12
+    assert all(json.loads(row["truth"])["belly"] for row in rows_of(tmp_path / "broken"))
 
 
 @pytest.mark.parametrize("method", ["text_only", "copy_paste"])
@@ -86,11 +90,62 @@ def test_baselines_answer_the_same_jobs(run, tmp_path, method) -> None:
     assert all(same) if method == "copy_paste" else not any(same)
 
 
-def test_multirun_leaves_one_picture_to_compare(run, adapter, tmp_path) -> None:
+def test_multirun_leaves_one_sheet_with_labelled_axes(run, adapter, tmp_path) -> None:
     run("infer", "--multirun", f"image={EXAMPLES / 'critter-1.png'}", "prompt=beach", f"adapter={adapter}", *QUICK,
-        "settings.text_guidance_scale=1,2", "settings.image_guidance_scale=1,1.5", "settings.no_cfg_until_timestep=0",
-        f"hydra.sweep.dir={tmp_path}")  # fmt: skip
-    assert Image.open(tmp_path / "overview.png").width > 4 * 64
+        "settings.text_guidance_scale=1,2,3", "settings.image_guidance_scale=1,1.5",
+        "settings.no_cfg_until_timestep=0", f"hydra.sweep.dir={tmp_path}")  # fmt: skip
+    sheet = Image.open(tmp_path / "overview.png")
+    cell, pad = 256, 8
+    assert sheet.height == 30 + 2 * (cell + pad)  # image_guidance_scale, the first key of the two in the config
+    labels = sheet.width - 3 * (cell + pad)
+    assert 100 < labels < 300
+    ours = Image.open(next((tmp_path / "5").glob("*.png")))  # text 3, image 1.5
+    corner = (labels + 2 * (cell + pad), 30 + cell + pad)
+    assert sheet.crop((*corner, corner[0] + cell, corner[1] + cell)).resize((64, 64), 0).tobytes() == ours.tobytes()
+
+
+def test_jobs_of_a_parquet_file(run, refused, adapter, tmp_path) -> None:
+    cut = (EXAMPLES / "critter-2.png").read_bytes()[:200]
+    rows = {
+        "picture": [{"bytes": (EXAMPLES / "critter-1.png").read_bytes(), "path": None}, {"bytes": cut, "path": None}],
+        "text": ["a red round critter, beach", "forest"], "seed": [7, None],
+    }  # fmt: skip
+    features = Features({"picture": ImageFeature(), "text": Value("string"), "seed": Value("int64")})
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "jobs.parquet")
+    ask = ("jobs=parquet", f"jobs.path={tmp_path / 'jobs.parquet'}", f"adapter={adapter}",
+           f"output_dir={tmp_path / 'out'}", *QUICK)  # fmt: skip
+    assert "no column prompt or reference; its columns: picture, text, seed" in refused("infer", *ask)
+    run("infer", *ask, "jobs.reference=picture", "jobs.prompt=text")
+    (done,), (failure,) = rows_of(tmp_path / "out"), read_failures(tmp_path / "out", "results")
+    assert (done["seed"], done["prompt"]) == (7, "a red round critter, beach")
+    assert failure["reason"].startswith("reference of 00001: not a readable picture")
+    (file,) = (tmp_path / "out" / "images").iterdir()
+    assert Image.open(file).text["seed"] == "7"
+
+
+def test_a_picture_of_any_kind_is_a_reference(run, refused, adapter, tmp_path) -> None:
+    """An animation's first frame, 16 bits, CMYK, one pixel, a very wide one; and one that is too large to be read."""
+    for name, image, more in (
+        ("moving.gif", Image.new("P", (40, 40)), {"save_all": True, "append_images": [Image.new("P", (40, 40), 1)]}),
+        ("deep.png", Image.fromarray(np.full((40, 40), 40000, np.uint16)), {}),
+        ("print.jpg", Image.new("CMYK", (40, 40)), {}),
+        ("dot.png", Image.new("RGB", (1, 1)), {}),
+        ("wide.png", Image.new("L", (20000, 30)), {}),
+    ):
+        image.save(tmp_path / name, **more)
+    said = run("infer", "jobs=folder", f"jobs.path={tmp_path}", "jobs.prompt=beach", f"adapter={adapter}",
+               f"output_dir={tmp_path / 'out'}", *QUICK)  # fmt: skip
+    assert "5 pictures by student (0 failed)" in said
+    Image.new("1", (20000, 20000)).save(tmp_path / "huge.png")
+    ask = (f"image={tmp_path / 'huge.png'}", "prompt=beach", f"adapter={adapter}")
+    assert "huge.png: not a readable picture (Image size (400000000 pixels)" in refused("infer", *ask)
+
+
+def test_a_prompt_that_is_too_long_is_said_to_be_cut(run, adapter, tmp_path) -> None:
+    said = run("infer", f"image={EXAMPLES / 'critter-1.png'}", f"prompt={'beach ' * 1700}", f"adapter={adapter}",
+               f"output={tmp_path / 'a.png'}", *QUICK)  # fmt: skip
+    assert 'the prompt "beach beach' in said
+    assert "the model reads the first 56" in said
 
 
 def test_bad_input_is_one_line(refused, run, adapter, tmp_path) -> None:
@@ -100,7 +155,7 @@ def test_bad_input_is_one_line(refused, run, adapter, tmp_path) -> None:
 
     def ask(**changes: object) -> str:
         return refused(
-            "infer", *(f"{key}={value}" for key, value in (good | changes).items() if value is not None), *QUICK
+            "infer", *QUICK, *(f"{key}={value}" for key, value in (good | changes).items() if value is not None)
         )
 
     assert "prompt is empty" in ask(prompt="'  '")
@@ -114,6 +169,14 @@ def test_bad_input_is_one_line(refused, run, adapter, tmp_path) -> None:
     assert "not a whole adapter file" in ask(adapter=tmp_path / "cut.safetensors")
     base = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
     assert "another base" in ask(**{"model.path": base})
+    assert "is no picture format; end the name with .png" in ask(output=tmp_path / "a.xyz")
+    assert "speed.attention_backend=warp" in ask(**{"speed.attention_backend": "warp"})
+    assert "memory=model_offload moves weights to a GPU" in ask(memory="model_offload")
+    assert "quantization=nf4 needs a GPU" in ask(quantization="nf4")
+    assert "needs fused LoRA" in ask(quantization="int8", **{"speed.fuse": False})
+    assert "this machine shows 0 CUDA devices" in ask(device="cuda:0") or torch.cuda.is_available()
+    assert "vlm=gemini needs GEMINI_API_KEY" in ask(vlm="gemini")
+    assert "no such LoRA file" in ask(style_loras=f"[{tmp_path}/ink.safetensors:0.5]")
     assert "settings.height=50" in ask(**{"settings.height": 50})
     assert "settings.text_guidance_scale=nan" in ask(**{"settings.text_guidance_scale": "nan"})
     assert not (tmp_path / "out").exists()

@@ -11,6 +11,7 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 
 from dsd.errors import UserError
+from dsd.infer.methods import weighted
 from dsd.infer.pipeline import DSDPipeline
 from dsd.models.base import load_pipeline
 
@@ -59,6 +60,12 @@ def test_styles_add_up(styles) -> None:
     torch.testing.assert_close(
         draw(stacked), draw(load(dict(zip(styles, (0.5, 2.0))), fuse=False)), atol=1e-4, rtol=1e-3
     )
+
+
+def test_a_weight_is_written_behind_the_name() -> None:
+    assert weighted("ink.safetensors:0.8") == ("ink.safetensors", 0.8)
+    assert weighted("user/ink") == ("user/ink", 1.0)
+    assert weighted("C:/ink.safetensors") == ("C:/ink.safetensors", 1.0)
 
 
 def test_a_weight_of_nothing_is_no_style(styles) -> None:
