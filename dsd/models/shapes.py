@@ -1,0 +1,45 @@
+"""FLUX.1-dev's shape with random weights: what speed and memory depend on, where the weights are not at hand.
+
+The figures are those of the published config.json files (black-forest-labs/FLUX.1-dev).
+"""
+
+from importlib.resources import files
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+TRANSFORMER = {"in_channels": 64, "num_layers": 19, "num_single_layers": 38, "attention_head_dim": 128,
+               "num_attention_heads": 24, "joint_attention_dim": 4096, "pooled_projection_dim": 768,
+               "guidance_embeds": True}  # fmt: skip
+T5 = {"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64, "num_layers": 24, "vocab_size": 32128,
+      "feed_forward_proj": "gated-gelu"}  # fmt: skip
+CLIP = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12,
+        "max_position_embeddings": 77, "projection_dim": 768, "vocab_size": 49408}  # fmt: skip
+VAE = {"block_out_channels": (128, 256, 512, 512), "latent_channels": 16, "layers_per_block": 2, "norm_num_groups": 32,
+       "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+       "scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": False, "use_post_quant_conv": False,
+       "sample_size": 1024}  # fmt: skip
+SCHEDULER = {"shift": 3.0, "use_dynamic_shifting": True, "base_image_seq_len": 256, "max_image_seq_len": 4096,
+             "base_shift": 0.5, "max_shift": 1.15}  # fmt: skip
+
+
+def random_flux_dev(dtype: torch.dtype, device: torch.device | str = "cpu", text: bool = True) -> FluxPipeline:
+    """All of FLUX.1-dev's pipeline, 17 billion parameters, drawn where they will be; `text=False` leaves T5 out."""
+    toybox = files("dsd.toybox") / "weights" / "teacher"  # tokenizers need no weights
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            transformer = FluxTransformer2DModel(**TRANSFORMER)
+            vae = AutoencoderKL(**VAE)
+            clip = CLIPTextModel(CLIPTextConfig(**CLIP)) if text else None
+            t5 = T5EncoderModel(T5Config(**T5)) if text else None
+    finally:
+        torch.set_default_dtype(before)
+    for part in filter(None, (transformer, vae, clip, t5)):
+        part.requires_grad_(False).eval()
+    tokenizers = (AutoTokenizer.from_pretrained(str(toybox / name)) for name in ("tokenizer", "tokenizer_2"))
+    tokenizer, tokenizer_2 = tokenizers if text else (None, None)
+    scheduler = FlowMatchEulerDiscreteScheduler(**SCHEDULER)
+    return FluxPipeline(scheduler, vae, clip, tokenizer, t5, tokenizer_2, transformer)
