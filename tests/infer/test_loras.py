@@ -75,7 +75,8 @@ def test_a_weight_of_nothing_is_no_style(styles) -> None:
 def test_they_can_be_loaded_later_as_in_any_pipeline(styles) -> None:
     pipeline = load()
     before = draw(pipeline)
-    pipeline.load_lora_weights(styles[0], adapter_name="ink")
+    file = Path(styles[0])
+    pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="ink")
     pipeline.set_adapters(["ink"], [0.5])
     torch.testing.assert_close(draw(pipeline), draw(load({styles[0]: 0.5})), atol=1e-4, rtol=1e-3)
     pipeline.unload_lora_weights()
