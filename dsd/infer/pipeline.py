@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FluxPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
 from diffusers.utils import BaseOutput
 from PIL import Image
@@ -28,6 +28,7 @@ from dsd.models import adapter as adapters
 from dsd.models.base import load_pipeline, resolve, to_device, to_dtype
 from dsd.models.conditional import is_conditional, load_transformer
 from dsd.models.latents import canvas_tokens, condition_canvas, img_ids, to_pixels
+from dsd.models.shapes import SCHEDULER
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,9 @@ class DSDPipeline(FluxPipeline):
             if lora is not None:
                 adapters.load_released_lora(loaded, Path(lora), fuse)
             pipeline = load_pipeline(base, dtype=dtype, cls=cls, transformer=loaded)
+            if not pipeline.scheduler.config.get("use_dynamic_shifting"):  # FLUX.1-schnell as the base
+                pipeline.scheduler = FlowMatchEulerDiscreteScheduler(**SCHEDULER)
+                log.info("%s has another model's schedule; FLUX.1-dev's is used, with which the student was made", base)
         else:
             pipeline = load_pipeline(base, dtype=dtype, cls=cls)
             if not is_conditional(pipeline.transformer):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from dsd.errors import UserError
@@ -60,7 +61,7 @@ def load_pipeline(
     transformers_logging.disable_progress_bar()
     try:
         pipeline = cls.from_pretrained(where, dtype=to_dtype(dtype), use_safetensors=True, **parts)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"model.path={path}: cannot be loaded: {first_line}") from error
     return pipeline.to(target)

@@ -1,10 +1,12 @@
 """`DSDPipeline` beyond what the released code does: batches, guidance, callbacks, its own file format."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from PIL import Image
 
 from dsd.errors import UserError
@@ -104,9 +106,31 @@ def test_a_base_without_adapter_is_refused() -> None:
 
 
 def test_it_saves_and_loads_as_any_pipeline(pipeline, tmp_path) -> None:
+    """Merged, in diffusers' own layout: its transformer is one that diffusers reads without us."""
     pipeline.save_pretrained(tmp_path)
     again = DSDPipeline.from_pretrained(tmp_path)
-    again.set_progress_bar_config(disable=True)
+    without = DSDPipeline.from_base(str(tmp_path))
     (picture,) = references(1)
-    drawn = [draw(p, "a dog", picture, generator=seeds(1)) for p in (pipeline, again)]
-    torch.testing.assert_close(*drawn)
+    for loaded in (again, without):
+        loaded.set_progress_bar_config(disable=True)
+        torch.testing.assert_close(*(draw(p, "a dog", picture, generator=seeds(1)) for p in (pipeline, loaded)))
+    plain = FluxTransformer2DModel.from_pretrained(tmp_path, subfolder="transformer")
+    assert (plain.config.in_channels, plain.out_channels) == (128, 64)
+    assert not any("lora" in name or "c_embedder" in name for name in plain.state_dict())
+
+
+def test_the_schedule_is_that_of_the_students_own_base(tmp_path) -> None:
+    """FLUX.1-schnell has the same parts and no gate, but another schedule, with which the student would fail."""
+    base = Path(shutil.copytree(DATA / "base", tmp_path / "schnell"))
+    FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False).save_pretrained(base / "scheduler")
+    released = DSDPipeline.from_base(str(base), transformer=DATA / "dsd_model" / "transformer")
+    expected = DSDPipeline.from_base(str(DATA / "base"), transformer=DATA / "dsd_model" / "transformer")
+    torch.testing.assert_close(released.schedule(28, 2048), expected.schedule(28, 2048))
+
+
+def test_a_base_that_is_not_whole_is_refused(tmp_path) -> None:
+    base = Path(shutil.copytree(DATA / "base", tmp_path / "base"))
+    (file,) = (base / "vae").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be loaded"):
+        DSDPipeline.from_base(str(base), transformer=DATA / "dsd_model" / "transformer")
