@@ -1,4 +1,4 @@
-"""What the README tells people to type is what the commands take."""
+"""What README and docs tell people to type is what the commands take."""
 
 import importlib
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 STAGES = {
     "dsd-data-gen": "data_gen",
     "dsd-curate": "curation",
@@ -19,8 +20,8 @@ STAGES = {
 
 
 def commands() -> list[str]:
-    """Every line of the README's bash blocks, without comments, continuation lines joined."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """Every line of their bash blocks, without comments, continuation lines joined."""
+    blocks = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
 
@@ -43,11 +44,11 @@ def test_commands_are_understood(command: str, monkeypatch, capsys) -> None:
     assert "output_dir:" in capsys.readouterr().out
 
 
-def test_what_the_readme_points_at_is_there() -> None:
-    text = (ROOT / "README.md").read_text()
-    named = re.findall(r"\]\(((?!http)[^)#]+)\)", text) + re.findall(
-        r"`((?:dsd|tests|configs|docs|examples|scripts)/[^`*]+)`", text
-    )
-    named += re.findall(r"image=(examples/\S+)", text)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_it_points_at_is_there(page: Path) -> None:
+    text = page.read_text()
+    named = [page.parent / link for link in re.findall(r"\]\(((?!http)[^)#]+)\)", text)]
+    named += [ROOT / path for path in re.findall(r"`((?:dsd|tests|configs|docs|examples|scripts)/[^`*]+)`", text)]
+    named += [ROOT / path for path in re.findall(r"image=(examples/\S+)", text)]
     assert named
-    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert [path for path in named if not path.exists()] == []

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig
@@ -76,7 +77,8 @@ def adapter_state(transformer: FluxTransformer2DModel) -> dict[str, Tensor]:
 
 def save_adapter(path: str | Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write the one file. `metadata` (JSON values) holds at least `base` and `lora`, see `describe`."""
-    text = {name: json.dumps(value) for name, value in {**metadata, "dsd_version": dsd.__version__}.items()}
+    versions = {"dsd": dsd.__version__, "diffusers": diffusers.__version__, "torch": torch.__version__}
+    text = {name: json.dumps(value) for name, value in {**metadata, "versions": versions}.items()}
     with atomic(path) as temporary:
         save_file(state, temporary, metadata={"format": "pt", **text})
 

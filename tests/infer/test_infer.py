@@ -13,6 +13,7 @@ from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from dsd.infer.pipeline import DSDPipeline
 from dsd.manifest import read_manifest
 from dsd.shards import read_failures, read_shards
 
@@ -197,10 +198,30 @@ def test_bad_input_is_one_line(refused, run, adapter, tmp_path) -> None:
     assert "all 1 jobs failed" in said
 
 
-def test_a_released_checkpoint_draws(run, tmp_path) -> None:
+def test_a_released_checkpoint_draws_the_released_picture(run, tmp_path) -> None:
+    """Case 1 of published_tiny began with the noise of seed 1: the same picture to a grey level."""
     tiny = Path(__file__).parents[1] / "data" / "published_tiny"
-    model = tiny / "dsd_model"
-    run("infer", f"model.path={tiny / 'base'}", f"transformer={model / 'transformer'}", "device=cpu",
+    model, case = tiny / "dsd_model", json.loads((tiny / "cases.json").read_text())[1]
+    settings = {
+        "num_inference_steps": case["steps"], "guidance_scale": case["guidance"], "height": 512, "width": 512,
+        "image_guidance_scale": case["i_guidance"], "text_guidance_scale": case["t_guidance"],
+        "max_sequence_length": 512,
+    }  # fmt: skip
+    run("infer", f"model.path={tiny / 'base'}", f"transformer={model / 'transformer'}", "device=cpu", "seed=1",
         f"lora_weights={model / 'pytorch_lora_weights.safetensors'}", f"image={tiny / 'reference.png'}",
-        "prompt=a robot, at the beach", "settings.num_inference_steps=2", f"output={tmp_path / 'a.png'}")  # fmt: skip
-    assert Image.open(tmp_path / "a.png").text["prompt"] == "a robot, at the beach"
+        f"prompt={case['text']}", *(f"settings.{k}={v}" for k, v in settings.items()),
+        f"output={tmp_path / 'a.png'}")  # fmt: skip
+    ours = Image.open(tmp_path / "a.png")
+    assert ours.text["prompt"] == "this item on the moon, at night"
+    released = np.asarray(Image.open(tiny / "expected_1.png"), np.int16)
+    assert np.abs(np.asarray(ours, np.int16) - released).max() <= 1
+
+
+def test_a_saved_pipeline_needs_no_adapter(run, refused, adapter, tmp_path) -> None:
+    DSDPipeline.from_base("pkg://dsd.toybox/weights/teacher", adapter).save_pretrained(tmp_path / "saved")
+    ask = (f"image={EXAMPLES / 'critter-1.png'}", "prompt=beach", *QUICK)
+    run("infer", *ask, f"model.path={tmp_path / 'saved'}", f"output={tmp_path / 'saved.png'}")
+    run("infer", *ask, f"adapter={adapter}", f"output={tmp_path / 'adapter.png'}")
+    pictures = [np.asarray(Image.open(tmp_path / name), np.int16) for name in ("saved.png", "adapter.png")]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    assert "no adapter: pkg://dsd.toybox/weights/teacher takes no reference" in refused("infer", *ask)
