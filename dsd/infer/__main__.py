@@ -2,17 +2,13 @@
 
 import logging
 import math
-import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig
 from PIL import Image
@@ -24,12 +20,13 @@ from dsd.flow import seed_at
 from dsd.infer import memory
 from dsd.infer.jobs import Job, read_picture
 from dsd.infer.methods import Method, Settings
-from dsd.manifest import is_finished, write_manifest
+from dsd.infer.output import overview, save_pictures
+from dsd.manifest import atomic, is_finished, write_manifest
 from dsd.models.adapter import read_adapter
 from dsd.models.base import resolve, to_device
 from dsd.models.config import ModelConfig
 from dsd.models.latents import FITS
-from dsd.pictures import contact_sheet, picture_format, save_picture
+from dsd.pictures import picture_format, save_picture
 from dsd.records import Result, features
 from dsd.shards import Failure, Shard, pending_shards, read_failures, read_shards, write_shard
 
@@ -149,7 +146,8 @@ def draw_jobs(cfg: DictConfig) -> None:
         raise UserError(f"all {len(failures)} jobs failed, the first because: {failures[0]['reason']}")
     if cfg.png:
         save_pictures(rows, output_dir / "images", resolved(cfg)["settings"])
-    overview(rows.select(range(min(24, len(rows))))).save(output_dir / "overview.png")
+    with atomic(output_dir / "overview.png") as temporary:
+        overview(rows.select(range(min(24, len(rows))))).save(temporary, "PNG")
     counts = {"results": len(rows), "failed": len(failures)}
     seconds = round(time.monotonic() - began, 1)
     write_manifest(output_dir, "infer", counts, config_hash=config_hash, seconds=seconds)
@@ -157,29 +155,6 @@ def draw_jobs(cfg: DictConfig) -> None:
         "infer: %d pictures by %s (%d failed) in %s; look at %s",
         len(rows), cfg.method.name, len(failures), output_dir, output_dir / "overview.png",
     )  # fmt: skip
-
-
-def save_pictures(rows: Dataset, folder: Path, settings: dict[str, Any]) -> None:
-    """Every result as a file, named by its job; those that are there already stay."""
-    names: Counter[str] = Counter()
-    for row in rows:
-        name = re.sub(r"[^\w.-]+", "-", Path(row["job"]).stem)
-        names[name] += 1
-        path = folder / (f"{name}.png" if names[name] == 1 else f"{name}-{names[name]}.png")
-        if not path.exists():
-            save_picture(row["image"], path, row["prompt"], row["seed"], settings)
-
-
-def overview(rows: Dataset) -> Image.Image:
-    """Each reference with what was made of it beside it."""
-    groups = [list(group) for _, group in groupby(rows, lambda row: row["reference"].tobytes())]
-    most = 1 + max(map(len, groups))
-    blank = Image.new("RGB", groups[0][0]["image"].size, "white")
-    pictures, labels = [], []
-    for group in groups:
-        pictures += [group[0]["reference"], *(row["image"] for row in group), *[blank] * (most - 1 - len(group))]
-        labels += ["reference", *(row["prompt"] for row in group), *[""] * (most - 1 - len(group))]
-    return contact_sheet(pictures, labels, columns=most * max(1, 9 // most), cell=144)
 
 
 def results(
