@@ -40,10 +40,10 @@ class Judge(Protocol):
         self, references: Sequence[Image.Image], targets: Sequence[Image.Image]
     ) -> Sequence[Verdict | Refusal]: ...
 
-    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+    def caption(self, images: Sequence[Image.Image]) -> Sequence[str | Refusal]:
         """Target descriptions: what a prompt for this picture would say."""
         ...
 
-    def instruct(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[str]:
+    def instruct(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> Sequence[str | Refusal]:
         """Edit instructions in InstructPix2Pix's style: what to do with the reference to get the target."""
         ...

@@ -20,6 +20,7 @@ from PIL import Image
 
 from dsd.app import CONFIG_DIR
 from dsd.chat import gemini
+from dsd.chat.service import Service
 from dsd.errors import UserError
 from dsd.explain import explain
 from dsd.infer import memory
@@ -28,7 +29,7 @@ from dsd.infer.pipeline import DSDPipeline
 from dsd.models.base import DTYPES, to_device
 from dsd.pictures import picture_format, save_picture
 
-CONFIGS, CACHE = Path(CONFIG_DIR), "outputs/cache/prompts"
+CONFIGS = Path(CONFIG_DIR)
 
 
 def parse() -> argparse.Namespace:
@@ -62,8 +63,9 @@ def enhanced(reference: Image.Image, prompt: str) -> str:
     if not gemini.has_credentials():
         print(f"prompt enhancement is off: neither {gemini.KEYS[0]} nor {gemini.PROJECT} is in the environment")
         return prompt
-    chat = gemini.Gemini(**{k: v for k, v in OmegaConf.load(CONFIGS / "vlm/gemini.yaml").items() if k != "_target_"})
-    return instantiate(OmegaConf.load(CONFIGS / "enhance/two_calls.yaml"))(chat=chat, folder=CACHE)(reference, prompt)
+    chat = OmegaConf.load(CONFIGS / "vlm/gemini.yaml").chat
+    service = Service(instantiate(chat), cache="outputs/cache/answers.sqlite")
+    return instantiate(OmegaConf.load(CONFIGS / "enhance/two_calls.yaml"))(service)(reference, prompt)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
-"""Pictures as providers want them."""
+"""Pictures and errors as they travel."""
 
 import base64
+import re
 from io import BytesIO
 
 from PIL import Image
@@ -21,6 +22,11 @@ def png(image: Image.Image, longest: int = 1024) -> bytes:
 
 def data_url(image: Image.Image) -> str:
     return f"data:{MIME};base64,{base64.b64encode(png(image)).decode()}"
+
+
+def bare_json(text: str) -> str:
+    """Without the fence that some models put around JSON."""
+    return re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,13 +1,11 @@
 """Gemini by google-generativeai, the client that came before google-genai and is at its end of life."""
 
 import os
-from collections.abc import Sequence
+from typing import Any
 
-from PIL import Image
-
-from dsd.chat import ChatError
-from dsd.chat.encoding import MIME, first_line, png
-from dsd.chat.gemini import KEYS
+from dsd.chat import ChatError, Question, Reply
+from dsd.chat.encoding import MIME, bare_json, first_line, png
+from dsd.chat.gemini import BUSY, KEYS
 from dsd.errors import UserError
 
 
@@ -26,17 +24,23 @@ class GeminiLegacy:
         genai.configure(api_key=key, transport="rest", client_options={"api_endpoint": base_url} if base_url else None)
         self.client = genai.GenerativeModel(model)
 
-    def ask(self, text: str, images: Sequence[Image.Image] = ()) -> str:
-        parts = [{"mime_type": MIME, "data": png(image)} for image in images]
+    def ask(self, question: Question) -> Reply:
+        parts = [{"mime_type": MIME, "data": png(image)} for image in question.images]
+        form: Any = {"response_mime_type": "application/json"} if question.answer else None
+        text = question.text
+        if question.answer is not None:
+            text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
         try:
-            answer = self.client.generate_content([text, *parts], request_options={"timeout": self.timeout})
+            once: Any = {"timeout": self.timeout, "retry": None}
+            answer = self.client.generate_content([text, *parts], generation_config=form, request_options=once)
             blocked = answer.prompt_feedback.block_reason
-            text = "" if blocked or not answer.candidates else answer.text.strip()
+            said = "" if blocked or not answer.candidates else answer.text.strip()
         except Exception as error:  # the client's, or its HTTP client's; ValueError where the answer was cut off
             ours = isinstance(error, ValueError | OSError)
             if not ours and type(error).__module__.split(".")[0] not in ("google", "requests"):
                 raise
-            raise ChatError(first_line(error)) from error
-        if not text:
-            raise ChatError(f"no answer ({getattr(blocked, 'name', '') or 'empty'})")
-        return str(text)
+            raise ChatError(first_line(error), transient=getattr(error, "code", None) in (None, *BUSY)) from error
+        if not said:
+            raise ChatError(f"no answer ({getattr(blocked, 'name', '') or 'empty'})", refusal=bool(blocked))
+        used = answer.usage_metadata
+        return Reply(bare_json(said), used.prompt_token_count, used.candidates_token_count)

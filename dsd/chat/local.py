@@ -1,12 +1,10 @@
 """A vision-language model of transformers (Qwen2.5-VL, Qwen3-VL, SmolVLM and others) on this machine."""
 
-from collections.abc import Sequence
-
 import torch
-from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from dsd.chat import ChatError
+from dsd.chat import ChatError, Question, Reply
+from dsd.chat.encoding import bare_json
 from dsd.errors import UserError
 from dsd.models.base import to_device, to_dtype
 from dsd.models.latents import to_rgb
@@ -26,14 +24,18 @@ class Local:
             raise UserError(f"vlm.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
     @torch.inference_mode()
-    def ask(self, text: str, images: Sequence[Image.Image] = ()) -> str:
-        content = [*({"type": "image", "image": to_rgb(image)} for image in images), {"type": "text", "text": text}]
+    def ask(self, question: Question) -> Reply:
+        text = question.text
+        if question.answer is not None:
+            text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
+        images = [{"type": "image", "image": to_rgb(image)} for image in question.images]
         inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
+            [{"role": "user", "content": [*images, {"type": "text", "text": text}]}],
             add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
         ).to(self.network.device, self.network.dtype)  # fmt: skip
-        tokens = self.network.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
-        answer = self.processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
-        if not answer.strip():
+        num = inputs["input_ids"].shape[1]
+        tokens = self.network.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)[:, num:]
+        answer = self.processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
+        if not answer:
             raise ChatError("no answer (empty)")
-        return answer.strip()
+        return Reply(bare_json(answer), num, tokens.shape[1])

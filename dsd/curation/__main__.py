@@ -18,6 +18,7 @@ from dsd.curation.judging import judge_grids
 from dsd.curation.pairs import directed_pairs
 from dsd.errors import UserError
 from dsd.manifest import is_finished, read_manifest, write_manifest
+from dsd.models.config import ModelConfig
 from dsd.pictures import contact_sheet
 from dsd.records import Pair, Verdict, features
 from dsd.shards import Shard, pending_shards, read_failures, read_shards, write_shard
@@ -39,10 +40,19 @@ class CurationConfig:
     num_shards: int = 1
     device: str = "auto"
     judge: Any = MISSING  # -> vlm.Judge
+    describe_rejected: bool = (
+        True  # captions and instructions for rejected pairs, too; false saves a paid judge's calls
+    )
+    vlm: Any = None  # -> chat.service.Service, for the judges that ask one
+    model: ModelConfig = MISSING  # for vlm=local: its dtype
+    cache_dir: str = MISSING
     selection: Any = MISSING  # -> curation.selection.Selection
 
 
-IGNORED = ("experiment", "verdicts_dir", "batch_size", "shard", "num_shards")  # when and where, not what
+IGNORED = (  # when and where, not what
+    "experiment", "verdicts_dir", "batch_size", "shard", "num_shards", "cache_dir", "vlm.cache", "vlm.limits",
+    "judge.service.cache", "judge.service.limits",
+)  # fmt: skip
 
 
 @stage("curation", CurationConfig)
@@ -113,7 +123,9 @@ def judge_pending(cfg: DictConfig, grids: Dataset, worker: int, workers: int, sh
     num = sum(shard.stop - shard.start for shard in todo)
     with tqdm(total=num, desc="verdicts", unit="grid", mininterval=1, disable=not show) as bar:
         for shard in todo:
-            write_shard(shard, judge_grids(shard, grids, judge, cfg.batch_size, bar), features(Verdict))
+            write_shard(
+                shard, judge_grids(shard, grids, judge, cfg.batch_size, cfg.describe_rejected, bar), features(Verdict)
+            )
 
 
 def overview(pairs: Dataset, rejected: Dataset, num: int = 6) -> Any:

@@ -51,7 +51,7 @@ class InferConfig:
     settings: Settings = MISSING
     batch_size: int = MISSING
     rows_per_shard: int = MISSING
-    vlm: Any = None  # -> chat.Chat, which enhances prompts; none uses them as they are
+    vlm: Any = None  # -> chat.service.Service, which enhances prompts; none uses them as they are
     enhance: Any = MISSING  # -> infer.enhance.Enhancer
     cache_dir: str = MISSING
     png: bool = True  # every result of a set as a file as well
@@ -89,7 +89,7 @@ def load_enhancer(cfg: DictConfig) -> Enhance:
     """What turns a reference and the user's prompt into the prompt that is used."""
     if not cfg.vlm:
         return lambda reference, prompt: prompt
-    return instantiate(cfg.enhance)(chat=instantiate(cfg.vlm), folder=cfg.cache_dir)
+    return instantiate(cfg.enhance)(instantiate(cfg.vlm))
 
 
 def draw_one(cfg: DictConfig) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydantic import BaseModel
 from servers import gemini_blocks, gemini_says, openai_says, serve
 from tiny_vlm import save_tiny_vlm
 
-from dsd.chat import ChatError
+from dsd.chat import ChatError, Question
 from dsd.chat.gemini import KEYS, PROJECT, Gemini
 from dsd.chat.gemini_legacy import GeminiLegacy
 from dsd.chat.local import Local
@@ -35,7 +36,7 @@ def seen(data: str) -> Image.Image:
 @pytest.mark.parametrize("kind", [Gemini, GeminiLegacy])
 def test_gemini_is_asked_with_pictures(kind) -> None:
     with serve(lambda _: (200, gemini_says(" a red robot\n"))) as server:
-        assert kind("gemini-x", base_url=server.url).ask("What is it?", [PICTURE]) == "a red robot"
+        assert kind("gemini-x", base_url=server.url).ask(Question("What is it?", [PICTURE])).text == "a red robot"
     ((path, headers, body),) = server.requests
     assert "models/gemini-x:generateContent" in path
     assert headers["x-goog-api-key"] == "key-1"
@@ -47,23 +48,56 @@ def test_gemini_is_asked_with_pictures(kind) -> None:
 @pytest.mark.parametrize("kind", [Gemini, GeminiLegacy])
 def test_a_block_is_an_error_with_its_reason(kind) -> None:
     with serve(lambda _: (200, gemini_blocks())) as server, pytest.raises(ChatError, match="SAFETY"):
-        kind("gemini-x", base_url=server.url).ask("What is it?")
+        kind("gemini-x", base_url=server.url).ask(Question("What is it?"))
 
 
-def test_gemini_is_asked_again_where_the_server_is_busy() -> None:
-    answers = [(429, {"error": {"code": 429, "message": "quota"}}), (500, {}), (200, gemini_says("yes"))]
-    with serve(lambda _: answers.pop(0)) as server:
-        assert Gemini("gemini-x", base_url=server.url).ask("?") == "yes"
-    with (
-        serve(lambda _: (400, {"error": {"code": 400, "message": "API key not valid"}})) as server,
-        pytest.raises(ChatError, match="API key not valid"),
-    ):
-        Gemini("gemini-x", base_url=server.url).ask("?")
+@pytest.mark.parametrize(
+    ("status", "answer", "transient"),
+    [
+        (429, {"error": {"code": 429, "message": "quota"}}, True),
+        (503, {"error": {"code": 503, "message": "busy"}}, True),
+        (400, {"error": {"code": 400, "message": "API key not valid"}}, False),
+        (404, {"error": {"code": 404, "message": "no such model"}}, False),
+    ],
+)
+def test_gemini_says_whether_to_ask_again(status, answer, transient) -> None:
+    with serve(lambda _: (status, answer)) as server, pytest.raises(ChatError, match=answer["error"]["message"]) as e:
+        Gemini("gemini-x", base_url=server.url).ask(Question("?"))
+    assert (e.value.transient, len(server.requests)) == (transient, 1)
+
+
+class Colour(BaseModel):
+    colour: str
+
+
+def test_a_form_is_asked_for_and_a_fence_around_it_removed() -> None:
+    question = Question("?", [PICTURE], Colour)
+    fenced = '```json\n{"colour": "red"}\n```'
+    with serve(lambda _: (200, gemini_says(fenced))) as server:
+        assert Gemini("m", base_url=server.url).ask(question).text == '{"colour": "red"}'
+        assert server.requests[0][2]["generationConfig"]["responseJsonSchema"]["required"] == ["colour"]
+        assert GeminiLegacy("m", base_url=server.url).ask(question).text == '{"colour": "red"}'
+        assert server.requests[1][2]["generationConfig"]["responseMimeType"] == "application/json"
+    with serve(lambda _: (200, openai_says(fenced))) as server:
+        assert OpenAI("m", base_url=f"{server.url}/v1").ask(question).text == '{"colour": "red"}'
+        assert server.requests[0][2]["response_format"]["json_schema"]["schema"]["required"] == ["colour"]
+
+
+def test_tokens_are_counted() -> None:
+    used = {"promptTokenCount": 120, "candidatesTokenCount": 7, "totalTokenCount": 127}
+    with serve(lambda _: (200, gemini_says("yes") | {"usageMetadata": used})) as server:
+        for kind in (Gemini, GeminiLegacy):
+            reply = kind("m", base_url=server.url).ask(Question("?"))
+            assert (reply.input_tokens, reply.output_tokens) == (120, 7)
+    usage = {"prompt_tokens": 120, "completion_tokens": 7, "total_tokens": 127}
+    with serve(lambda _: (200, openai_says("yes") | {"usage": usage})) as server:
+        reply = OpenAI("m", base_url=f"{server.url}/v1").ask(Question("?"))
+        assert (reply.input_tokens, reply.output_tokens) == (120, 7)
 
 
 def test_openai_is_asked_with_pictures() -> None:
     with serve(lambda _: (200, openai_says("a red robot"))) as server:
-        assert OpenAI("qwen", base_url=f"{server.url}/v1").ask("What is it?", [PICTURE]) == "a red robot"
+        assert OpenAI("qwen", base_url=f"{server.url}/v1").ask(Question("What is it?", [PICTURE])).text == "a red robot"
     ((path, headers, body),) = server.requests
     assert path == "/v1/chat/completions"
     assert headers["authorization"] == "Bearer key-2"
@@ -84,16 +118,16 @@ def test_openai_is_asked_with_pictures() -> None:
 )
 def test_what_is_no_answer_is_an_error(status, answer, words) -> None:
     with serve(lambda _: (status, answer)) as server, pytest.raises(ChatError, match=words):
-        OpenAI("qwen", base_url=f"{server.url}/v1", max_retries=0).ask("?")
+        OpenAI("qwen", base_url=f"{server.url}/v1").ask(Question("?"))
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:
     for client in (
-        OpenAI("m", base_url="http://127.0.0.1:9/v1", max_retries=0),
-        Gemini("m", base_url="http://127.0.0.1:9", attempts=1),
+        OpenAI("m", base_url="http://127.0.0.1:9/v1"),
+        Gemini("m", base_url="http://127.0.0.1:9"),
     ):
         with pytest.raises(ChatError, match="Connect"):
-            client.ask("?")
+            client.ask(Question("?"))
 
 
 def test_without_a_key_it_says_what_to_set(monkeypatch) -> None:
@@ -109,10 +143,10 @@ def test_a_model_of_transformers_answers(tmp_path) -> None:
     """A Qwen2.5-VL of random weights says nothing of sense, but the same whenever it is asked."""
     save_tiny_vlm(tmp_path)
     chat = Local(str(tmp_path), dtype="float32", device="cpu", max_new_tokens=8)
-    first = chat.ask("What is it?", [PICTURE.resize((60, 60))])
+    first = chat.ask(Question("What is it?", [PICTURE.resize((60, 60))])).text
     assert first
-    assert chat.ask("What is it?", [PICTURE.resize((60, 60))]) == first
-    assert chat.ask("Hello")
+    assert chat.ask(Question("What is it?", [PICTURE.resize((60, 60))])).text == first
+    assert chat.ask(Question("Hello")).text
     with pytest.raises(UserError, match=r"vlm\.model=.*none: cannot be loaded"):
         Local(str(Path(tmp_path) / "none"), dtype="float32", device="cpu")
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen2_5_vl"

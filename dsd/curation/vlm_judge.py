@@ -1,0 +1,82 @@
+"""A vision-language model as the judge: the paper's three steps for a pair, or UNO's scores of parts.
+
+The wording is data (configs/judge/*.yaml). `{reference}` and `{target}` need not be named: the pictures follow the text
+in this order.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Annotated
+
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from dsd.chat import ChatError, Question
+from dsd.chat.service import Service
+from dsd.errors import UserError
+from dsd.vlm import Refusal, Verdict
+
+
+class Part(BaseModel):
+    """How alike one part of the subject is."""
+
+    part: str
+    score: Annotated[float, Field(ge=0, le=4)]
+
+
+class Judgement(BaseModel):
+    """The steps in the order in which they are to be thought: what both show, each in detail, parts, the conclusion."""
+
+    common_subject: str
+    first_description: str
+    second_description: str
+    parts: list[Part]
+    reason: str
+    same: bool
+
+
+class VLMJudge:
+    """`dsd.vlm.Judge` by questions to a `Service`."""
+
+    def __init__(self, service: Service | None, judge: str, caption: str, instruct: str) -> None:
+        if not isinstance(service, Service):
+            raise UserError("this judge needs a vision-language model: choose vlm=gemini, vlm=openai or vlm=local")
+        self.service, self.wording = service, {"judge": judge, "caption": caption, "instruct": instruct}
+
+    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Verdict | Refusal]:
+        return [
+            answer if isinstance(answer, Refusal) else verdict(Judgement.model_validate_json(answer))
+            for answer in self._ask("judge", list(zip(references, targets, strict=True)), Judgement)
+        ]
+
+    def caption(self, images: Sequence[Image.Image]) -> list[str | Refusal]:
+        return self._ask("caption", [(image,) for image in images])
+
+    def instruct(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[str | Refusal]:
+        return self._ask("instruct", list(zip(references, targets, strict=True)))
+
+    def _ask(
+        self, wording: str, pictures: Sequence[Sequence[Image.Image]], form: type[BaseModel] | None = None
+    ) -> list[str | Refusal]:
+        questions = [Question(self.wording[wording], images, form) for images in pictures]
+        return [
+            Refusal(f"{'refused' if answer.refusal else 'failed'}: {answer}")
+            if isinstance(answer, ChatError)
+            else answer if form else " ".join(answer.split())
+            for answer in self.service.ask_all(questions)
+        ]  # fmt: skip
+
+
+def verdict(said: Judgement) -> Verdict:
+    """Scores: `parts` is their mean, `worst_part` the least, both from 0 to 4 (UNO keeps a mean of 4)."""
+    scores = [part.score for part in said.parts]
+    worst = min(said.parts, key=lambda part: part.score, default=None)
+    detail = f" (worst part: {worst.part}, {worst.score:g} of 4)" if worst is not None and worst.score < 4 else ""
+    return Verdict(
+        common_subject=said.common_subject,
+        reference_description=said.first_description,
+        target_description=said.second_description,
+        same=said.same,
+        reason=said.reason + detail,
+        scores={"parts": fmean(scores), "worst_part": min(scores)} if scores else {},
+    )

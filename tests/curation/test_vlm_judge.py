@@ -1,0 +1,158 @@
+"""A vision-language model as the judge, over real HTTP: the chain from grids to pairs, with all that providers do."""
+
+import json
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from servers import openai_says, serve
+from tiny_vlm import save_tiny_vlm
+
+from dsd.chat.openai import KEY
+from dsd.manifest import read_manifest
+from dsd.shards import read_failures, read_shards
+
+
+def judgement(same: bool, worst: float = 4.0) -> str:
+    return json.dumps({
+        "common_subject": "a critter", "first_description": "red", "second_description": "red",
+        "parts": [{"part": "hat", "score": worst}, {"part": "belly", "score": 4}], "reason": "alike", "same": same,
+    })  # fmt: skip
+
+
+def answer(body: dict) -> tuple[int, dict]:
+    """Same or not by the pictures' bytes, so that any order of asking gives the same verdicts."""
+    text, *pictures = body["messages"][0]["content"]
+    if "You are shown two" in text["text"]:
+        same = len(pictures[0]["image_url"]["url"]) % 2 == len(pictures[1]["image_url"]["url"]) % 2
+        return 200, openai_says(judgement(same))
+    return 200, openai_says("a critter on the beach" if len(pictures) == 1 else "put it on the beach")
+
+
+def settings(url: str, grids: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        f"grids={grids}", f"output_dir={folder / 'pairs'}", f"cache_dir={folder}", "judge=vlm", "vlm=openai",
+        f"vlm.chat.base_url={url}/v1", "vlm.limits.first_wait=0.01", "selection=vlm", "rows_per_shard=2",
+        "batch_size=2", "describe_rejected=false", *more,
+    ]  # fmt: skip
+
+
+def rows(folder: Path) -> list[dict]:
+    return read_shards(folder / "pairs", "verdicts").to_list()
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch) -> None:
+    monkeypatch.setenv(KEY, "sk-secret")
+
+
+def test_the_paper_s_steps_give_pairs_with_both_captions(run, grids, tmp_path) -> None:
+    with serve(answer) as server:
+        run("curation", *settings(server.url, grids, tmp_path))
+    pairs = read_shards(tmp_path / "pairs", "pairs")
+    assert len(pairs) > 0
+    assert set(pairs["caption"]) == {"a critter on the beach"}
+    assert set(pairs["instruction"]) == {"put it on the beach"}
+    assert json.loads(pairs[0]["scores"]) == {"parts": 4.0, "worst_part": 4.0}
+    verdicts = rows(tmp_path)
+    assert len(verdicts) == 12 * 6
+    kept = [v for v in verdicts if v["same"]]
+    panels = {(v["grid"], v[side]) for v in kept for side in ("first", "second")}
+    kinds = Counter(len(body["messages"][0]["content"]) for _, _, body in server.requests)
+    assert kinds[2] == len(panels)  # captions of panels that are used, once each
+    assert kinds[3] == 12 * 6 + 2 * len(kept)
+    said = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"sk-secret" not in said
+
+
+def test_killed_and_run_again_no_call_is_paid_twice(run, start, grids, tmp_path) -> None:
+    def slow(body: dict) -> tuple[int, dict]:
+        time.sleep(0.02)
+        return answer(body)
+
+    with serve(slow) as server:
+        ours = settings(server.url, grids, tmp_path / "broken")
+        process = start("curation", *ours)
+        while len(server.requests) < 25:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        run("curation", *ours)
+        questions = Counter(json.dumps(body) for _, _, body in server.requests)
+    twice = sum(number - 1 for number in questions.values())
+    assert twice <= 8  # those in flight when it was killed, whose answers nobody heard
+    with serve(answer) as server:
+        run("curation", *settings(server.url, grids, tmp_path / "unbroken"))
+    assert rows(tmp_path / "broken") == rows(tmp_path / "unbroken")
+
+
+def test_replay_needs_no_provider(run, grids, tmp_path) -> None:
+    with serve(answer) as server:
+        run("curation", *settings(server.url, grids, tmp_path))
+    first = rows(tmp_path)
+    more = (f"output_dir={tmp_path / 'replayed' / 'pairs'}", "vlm.limits.replay=true")
+    run("curation", *settings(server.url, grids, tmp_path), *more)
+    assert rows(tmp_path / "replayed") == first
+
+
+def test_refusals_are_a_reason_of_their_own_and_never_a_no(run, grids, tmp_path) -> None:
+    numbers = iter(range(1000))
+
+    def sometimes(body: dict) -> tuple[int, dict]:
+        if "You are shown two" in body["messages"][0]["content"][0]["text"] and next(numbers) % 6 == 0:
+            return 200, openai_says(None, "content_filter")
+        return answer(body)
+
+    with serve(sometimes) as server:
+        said = run("curation", *settings(server.url, grids, tmp_path))
+    failures = read_failures(tmp_path / "pairs", "verdicts")
+    assert len(failures) == 12
+    assert {f["reason"] for f in failures} == {"refused: no answer (content_filter)"}
+    assert "12 refused" in said
+    assert len(rows(tmp_path)) == 12 * 5
+    assert read_manifest(tmp_path / "pairs", "curation")["counts"]["refused"] == 12
+
+
+def test_a_strict_judge_scores_parts(run, grids, tmp_path) -> None:
+    def strict(body: dict) -> tuple[int, dict]:
+        text = body["messages"][0]["content"][0]["text"]
+        return (200, openai_says(judgement(True, 3.0))) if "Compare part by part, strictly" in text else answer(body)
+
+    with serve(strict) as server:
+        ask = settings(
+            server.url, grids, tmp_path, "judge=vlm_strict", "selection=parts", "selection.minimum.parts=3.6"
+        )
+        assert "no pair was kept" in run("curation", *ask, code=2)
+    rejected = read_shards(tmp_path / "pairs", "rejected")
+    assert set(rejected["rejection"]) == {"low parts: 3.500, the bound is 3.6"}
+    assert "worst part: hat, 3 of 4" in rejected[0]["verdict_reason"]
+
+
+def test_bad_input_is_one_line(refused, grids, tmp_path, monkeypatch) -> None:
+    ask = settings("http://127.0.0.1:9", grids, tmp_path, "vlm.limits.attempts=1", "vlm.limits.breaker=2")
+    assert "calls failed one after another, the last because: APIConnectionError" in refused("curation", *ask)
+    assert "choose vlm=gemini, vlm=openai or vlm=local" in refused(
+        "curation", f"grids={grids}", "judge=vlm", f"output_dir={tmp_path / 'b'}"
+    )
+    with serve(lambda _: (401, {"error": {"message": "Incorrect API key provided"}})) as server:
+        said = refused("curation", *settings(server.url, grids, tmp_path / "c", "vlm.limits.breaker=3"))
+    assert "Incorrect API key provided" in said
+    monkeypatch.delenv(KEY)
+    assert "OPENAI_API_KEY" in refused(
+        "curation", f"grids={grids}", "judge=vlm", "vlm=openai", f"output_dir={tmp_path / 'd'}"
+    )
+
+
+def test_a_model_of_transformers_goes_the_whole_way(run, grids, tmp_path) -> None:
+    """Of random weights it answers no JSON: every pair is a failure that says so, and none a verdict."""
+    save_tiny_vlm(tmp_path / "vlm")
+    said = run("curation", f"grids={grids}", "judge=vlm", "vlm=local", f"vlm.chat.model={tmp_path / 'vlm'}",
+               "vlm.chat.max_new_tokens=4", "vlm.limits.breaker=100000", f"cache_dir={tmp_path}", "selection=vlm",
+               f"output_dir={tmp_path / 'pairs'}", "describe_rejected=false", "device=cpu", code=2)  # fmt: skip
+    assert "no pair was kept" in said
+    failures = read_failures(tmp_path / "pairs", "verdicts")
+    assert len(failures) == 72
+    assert all(f["reason"].startswith("failed: malformed answer") for f in failures)
