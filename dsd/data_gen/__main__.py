@@ -39,9 +39,14 @@ class DataGenConfig:
     model: ModelConfig = MISSING
     prompts: Any = MISSING  # -> data_gen.prompts.PromptSource
     teacher: Any = MISSING  # -> data_gen.teachers.Teacher
+    vlm: Any = None  # -> chat.service.Service, for the prompts that one writes
+    cache_dir: str = MISSING
 
 
-IGNORED = ("experiment", "batch_size", "shard", "num_shards")  # change when and where, not what
+IGNORED = (  # change when and where, not what
+    "experiment", "batch_size", "shard", "num_shards", "cache_dir", "vlm.cache", "vlm.limits", "prompts.service.cache",
+    "prompts.service.limits",
+)  # fmt: skip
 
 
 @stage("data_gen", DataGenConfig)

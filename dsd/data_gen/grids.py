@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
-from dsd.data_gen.prompts import PromptSource
+from dsd.data_gen.prompts import NoPrompt, PromptSource
 from dsd.data_gen.teachers import Teacher
 from dsd.flow import seed_at
 from dsd.records import Grid, Prompt
@@ -18,7 +19,13 @@ def draw(
     shard: Shard, prompt_at: PromptSource, teacher: Teacher, seed: int, batch_size: int, config_hash: str, bar: tqdm
 ) -> Iterator[Grid | Failure]:
     """Yield the grids at shard.start..stop-1, in order. Prompts of one layout that stand together share a batch."""
-    prompts = [prompt_at(index) for index in range(shard.start, shard.stop)]
+    prompts = []
+    for index, asked in enumerate(ask_all(prompt_at, range(shard.start, shard.stop)), shard.start):
+        if isinstance(asked, Prompt):
+            prompts.append(asked)
+        else:
+            yield Failure({"index": index}, f"no prompt: {asked}")
+            bar.update(1)
     for batch in same_layout(prompts, batch_size):
         seeds = [seed_at(seed, prompt.index) for prompt in batch]
         try:
@@ -36,6 +43,19 @@ def draw(
                 **fields, image=image, seed=grid_seed, height=image.height, width=image.width, config_hash=config_hash
             )
         bar.update(len(batch))
+
+
+def ask_all(prompt_at: PromptSource, indices: range) -> Iterator[Prompt | NoPrompt]:
+    """In order; side by side, since a language model may be asked."""
+
+    def one(index: int) -> Prompt | NoPrompt:
+        try:
+            return prompt_at(index)
+        except NoPrompt as error:
+            return error
+
+    with ThreadPoolExecutor(8) as pool:
+        yield from pool.map(one, indices)
 
 
 def same_layout(prompts: Sequence[Prompt], batch_size: int) -> Iterator[list[Prompt]]:

@@ -8,8 +8,15 @@ from dsd.errors import UserError
 from dsd.records import RELATIONS, Prompt, layout_shape
 
 
+class NoPrompt(Exception):
+    """A position has no prompt: the reason, in one line."""
+
+
 class PromptSource(Protocol):
-    """Gives the prompt of any position, the same one whenever it is asked: a function of (seed, index)."""
+    """Gives the prompt of any position, the same one whenever it is asked: a function of (seed, index).
+
+    NoPrompt where there is none; the grid is then a failure with that reason. May be called by several threads.
+    """
 
     def __call__(self, index: int) -> Prompt: ...
 

@@ -1,0 +1,89 @@
+"""Grid prompts that a language model writes from captions (paper, section 3.1)."""
+
+import hashlib
+from typing import Annotated
+
+from pydantic import BaseModel, Field, StringConstraints, create_model
+
+from dsd.chat import ChatError, Question
+from dsd.chat.service import Service
+from dsd.data_gen.prompts import NoPrompt
+from dsd.data_gen.templates import TAGS
+from dsd.errors import UserError
+from dsd.records import Prompt, layout_shape
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
+
+
+class Subject(BaseModel):
+    """The filter's answer."""
+
+    has_subject: bool  # one whose identity pictures can keep
+    reason: str
+
+
+class LlmPrompts:
+    """Position i's prompt is written from the first of its own captions (i k ... i k + k - 1) that the filter accepts.
+
+    So a prompt depends on its position alone, whoever writes it, and what has been answered is not asked again.
+    """
+
+    def __init__(
+        self,
+        captions: list[str],
+        service: Service | None,
+        layout: str,
+        filter: str | None,
+        write: str,
+        max_words: int,
+        captions_per_grid: int = 3,
+    ) -> None:
+        if not isinstance(service, Service):
+            raise UserError("prompts=llm needs a language model: choose vlm=gemini, vlm=openai or vlm=local")
+        rows, columns = layout_shape(layout)
+        for field in ("{caption}", "{tags}"):
+            if field not in write:
+                raise UserError(f"prompts.write has no {field} in it")
+        self.captions, self.service, self.layout, self.num = captions, service, layout, captions_per_grid
+        self.filter, self.max_words = filter, max_words
+        self.write = write.replace("{tags}", ", ".join(f"[{tag}]" for tag in TAGS[layout]))
+        self.write = self.write.replace("{rows}", str(rows)).replace("{columns}", str(columns))
+        panels = Annotated[list[Text], Field(min_length=rows * columns, max_length=rows * columns)]
+        self.form = create_model("GridPrompt", subject=(Text, ...), panels=(panels, ...), prompt=(Text, ...))
+        version = hashlib.sha256(f"{filter}|{write}|{max_words}".encode()).hexdigest()[:8]
+        self.source = f"{service.model}, wording {version}"
+
+    def __call__(self, index: int) -> Prompt:
+        reasons = []
+        for number in range(index * self.num, (index + 1) * self.num):
+            if number >= len(self.captions):
+                reasons.append("no more captions")
+                break
+            caption = self.captions[number]
+            try:
+                if self.filter is not None:
+                    said = self.service.ask(Question(self.filter.replace("{caption}", caption), (), Subject))
+                    verdict = Subject.model_validate_json(said)
+                    if not verdict.has_subject:
+                        reasons.append(f"no subject to keep: {verdict.reason}")
+                        continue
+                return self._written(index, number, caption)
+            except ChatError as error:
+                reasons.append(str(error))
+        raise NoPrompt("; ".join(reasons))
+
+    def _written(self, index: int, number: int, caption: str) -> Prompt:
+        question = Question(self.write.replace("{caption}", caption), (), self.form)
+        said = self.form.model_validate_json(self.service.ask(question)).model_dump()
+        words = len(said["prompt"].split())
+        if words > self.max_words:
+            raise ChatError(f"the prompt has {words} words, {self.max_words} are allowed")
+        return Prompt(
+            index=index,
+            prompt=" ".join(said["prompt"].split()),
+            layout=self.layout,
+            panel_captions=said["panels"],
+            subject=said["subject"],
+            relation="same",
+            source=f"{self.source}, caption {number}",
+        )

@@ -1,0 +1,82 @@
+"""Grid prompts without a language model: subjects and contexts of a list, put into a template."""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import yaml
+
+from dsd.errors import UserError
+from dsd.records import RELATIONS, Prompt, layout_shape
+
+TAGS = {
+    "1x1": ["ONLY"],
+    "1x2": ["LEFT", "RIGHT"],
+    "2x1": ["TOP", "BOTTOM"],
+    "2x2": ["TOP-LEFT", "TOP-RIGHT", "BOTTOM-LEFT", "BOTTOM-RIGHT"],
+    "1x4": ["FIRST", "SECOND", "THIRD", "FOURTH"],
+}
+ON_SURFACES = ("logo",)  # categories that are shown on things instead of in places
+
+
+class TemplatePrompts:
+    """Position i's prompt is a function of (seed, i). Every subject has its turn before one comes again.
+
+    `grid` is the template of the whole prompt, with {num}, {rows}, {columns}, {noun}, {subject} and {panels};
+    `panel` that of a panel in it, with {tag}, {subject}, {place}, {view} and {style}.
+    """
+
+    def __init__(
+        self, layout: str, relation: str, seed: int, grid: str, panel: str, categories: list[str] | None = None
+    ) -> None:
+        self.rows, self.columns = layout_shape(layout)
+        if relation not in RELATIONS:
+            raise UserError(f"prompts.relation={relation}: choose one of {', '.join(RELATIONS)}")
+        known = words("subjects")
+        if unknown := set(categories or ()) - set(known):
+            raise UserError(f"prompts.categories: unknown {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+        self.layout, self.relation, self.seed, self.grid, self.panel = layout, relation, seed, grid, panel
+        self.subjects = [(noun, text) for noun in categories or known for text in known[noun]]
+        try:
+            self(0)
+        except (KeyError, IndexError) as error:
+            raise UserError(f"prompts.grid or prompts.panel: unknown field {error}") from error
+
+    def __call__(self, index: int) -> Prompt:
+        turn, place_in_turn = divmod(index, len(self.subjects))
+        order = np.random.default_rng((self.seed, 0, turn)).permutation(len(self.subjects))
+        noun, subject = self.subjects[order[place_in_turn]]
+        rng, num = np.random.default_rng((self.seed, 1, index)), self.rows * self.columns
+        contexts = words("contexts")
+        places = rng.choice(contexts["surface" if noun in ON_SURFACES else "place"], num, replace=False)
+        views, style = rng.choice(contexts["view"], num, replace=False), str(rng.choice(contexts["style"]))
+        fields: list[dict[str, Any]] = [
+            {"tag": tag, "subject": subject, "place": place, "view": view, "style": style}
+            for tag, place, view in zip(TAGS[self.layout], places, views, strict=True)
+        ]
+        panels = " ".join(self.panel.format(**field) for field in fields)
+        text = self.grid.format(
+            num=num, rows=self.rows, columns=self.columns, noun=noun, subject=subject, panels=panels, style=style
+        )
+        return Prompt(
+            index=index,
+            prompt=" ".join(text.split()),
+            layout=self.layout,
+            panel_captions=[f"{kind(subject)} {f['place']}, {f['view']}, {style}" for f in fields],
+            subject=subject,
+            relation=self.relation,
+            source=f"list of subjects, seed {self.seed}",
+        )
+
+
+@cache
+def words(name: str) -> dict[str, list[str]]:
+    """`dsd/data_gen/words/<name>.yaml`: category -> phrases."""
+    return yaml.safe_load((files("dsd.data_gen") / "words" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def kind(subject: str) -> str:
+    """ "a teapot of blue porcelain with a mended spout" -> "a teapot": what a caption may say of it."""
+    return re.split(r",| (?:with|in|of|shaped|made|whose|bound|split|trained|from|leaping) ", subject)[0]

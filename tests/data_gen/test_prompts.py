@@ -1,0 +1,140 @@
+"""Grid prompts: from the list of subjects, and from a language model over real HTTP."""
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from omegaconf import OmegaConf
+from servers import openai_says, serve
+
+from dsd.app import CONFIG_DIR
+from dsd.chat.openai import KEY
+from dsd.data_gen.captions import dataset_captions, text_captions
+from dsd.data_gen.templates import TemplatePrompts, kind, words
+from dsd.errors import UserError
+from dsd.shards import read_failures, read_shards
+
+WORDING = OmegaConf.load(Path(CONFIG_DIR) / "prompts" / "subjects.yaml")
+
+
+def templates(layout: str = "2x2", seed: int = 0, **changes: object) -> TemplatePrompts:
+    return TemplatePrompts(layout, "same", seed, **{"grid": WORDING.grid, "panel": WORDING.panel, **changes})
+
+
+def test_the_list_is_long_and_has_no_subject_twice() -> None:
+    subjects = [subject for category in words("subjects").values() for subject in category]
+    assert len(subjects) == len(set(subjects)) >= 300
+    assert all(kind(subject) and len(kind(subject)) <= len(subject) for subject in subjects)
+
+
+def test_every_subject_has_its_turn_before_one_comes_again() -> None:
+    prompt_at, num = templates(), sum(map(len, words("subjects").values()))
+    turns = [{prompt_at(index).subject for index in range(turn * num, (turn + 1) * num)} for turn in range(2)]
+    assert turns[0] == turns[1]
+    assert len(turns[0]) == num
+    assert [prompt_at(i).subject for i in range(5)] != [prompt_at(i + num).subject for i in range(5)]
+    assert prompt_at(7) == templates()(7) != templates(seed=1)(7)
+
+
+@pytest.mark.parametrize("layout", ["2x2", "1x2", "2x1", "1x4"])
+def test_a_prompt_names_every_panel_and_its_captions_keep_the_secret(layout) -> None:
+    prompt = templates(layout, categories=["object"])(3)
+    num = len(prompt.panel_captions)
+    assert f"A grid of {num} images" in prompt.prompt
+    assert prompt.prompt.count("[") == num == len(set(prompt.panel_captions))
+    assert prompt.prompt.count(prompt.subject) == num + 1
+    for caption in prompt.panel_captions:
+        assert caption.startswith(kind(prompt.subject))
+        assert prompt.subject not in caption
+
+
+def test_logos_are_shown_on_things() -> None:
+    assert all(
+        "beach" not in caption for i in range(24) for caption in templates(categories=["logo"])(i).panel_captions
+    )
+
+
+def test_captions_of_any_source(tmp_path) -> None:
+    """Empty ones are left out, and those that differ in case, space or punctuation alone; any script is a script."""
+    lines = ["A red fox.", "", "a  RED fox", "一只猫 🐈", "кот на окне", "A red foxglove."]
+    (tmp_path / "c.txt").write_text("\n".join(lines), encoding="utf-8")
+    expected = ["A red fox.", "一只猫 🐈", "кот на окне", "A red foxglove."]
+    assert text_captions(str(tmp_path / "c.txt")) == expected
+    rows = Dataset.from_dict({"text": lines})
+    rows.to_parquet(tmp_path / "c.parquet")
+    rows.to_json(tmp_path / "c.jsonl")
+    for name in ("c.parquet", "c.jsonl"):
+        assert dataset_captions(str(tmp_path / name), "text") == expected
+        assert dataset_captions(str(tmp_path / name), "text", num=4) == expected[:2]
+    with pytest.raises(UserError, match=r"captions\.column=caption: no such column in .*; its columns: text"):
+        dataset_captions(str(tmp_path / "c.parquet"), "caption")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"bad\.parquet: cannot be read"):
+        dataset_captions(str(tmp_path / "bad.parquet"), "text")
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        text_captions(str(tmp_path / "latin.txt"))
+
+
+CAPTIONS = ["a fox in the snow", "a crowd", "an old teapot", "fog", "mist", "rain", "a blue tram", "x", "y"]
+
+
+def answer(body: dict) -> tuple[int, dict]:
+    text = body["messages"][0]["content"][0]["text"]
+    caption = next(c for c in CAPTIONS if f'"{c}"' in text)
+    if "Does it have one clear subject" in text:
+        return 200, openai_says(json.dumps({"has_subject": " a" in f" {caption}"[:2], "reason": "none"}))
+    panels = [f"it, scene {n}" for n in range(4)]
+    return 200, openai_says(json.dumps({"subject": caption, "panels": panels, "prompt": f"a grid of {caption}"}))
+
+
+def settings(url: str, folder: Path, *more: str) -> list[str]:
+    (folder / "captions.txt").write_text("\n".join(CAPTIONS))
+    return [
+        "prompts=llm", f"prompts.captions.path={folder / 'captions.txt'}", "vlm=openai", f"vlm.chat.base_url={url}/v1",
+        "vlm.limits.first_wait=0.01", f"cache_dir={folder}", f"output_dir={folder / 'grids'}", "num_grids=4",
+        "rows_per_shard=2", "model.num_inference_steps=1", "device=cpu", *more,
+    ]  # fmt: skip
+
+
+def test_a_language_model_filters_captions_and_writes_prompts(run, tmp_path, monkeypatch) -> None:
+    """Three captions a grid: fox; none of three (fog, mist, rain); tram; none left."""
+    monkeypatch.setenv(KEY, "sk-secret")
+    with serve(answer) as server:
+        run("data_gen", *settings(server.url, tmp_path))
+        asked = len(server.requests)
+        assert asked == 2 + 3 + 2
+        run("data_gen", *settings(server.url, tmp_path, f"output_dir={tmp_path / 'again'}", "shard=1", "num_shards=2"))
+        assert len(server.requests) == asked
+    grids = read_shards(tmp_path / "grids", "grids")
+    assert [(row["index"], row["prompt"]) for row in grids] == [(0, "a grid of a fox in the snow"), (2, "a grid of a blue tram")]  # noqa: E501  # fmt: skip
+    reasons = [failure["reason"] for failure in read_failures(tmp_path / "grids", "grids")]
+    assert reasons[0].startswith("no prompt: no subject to keep: none; no subject")
+    assert reasons[1] == "no prompt: no more captions"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ('{"subject": "fox", "panels": ["one", "two"], "prompt": "a grid"}', "malformed answer (panels: List should"),
+        ('{"subject": "fox", "panels": ["a1a", "b2b", "c3c", "d4d"], "prompt": "%s"}' % ("word " * 300), "300 words"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_a_failure(run, tmp_path, monkeypatch, said, reason) -> None:
+    monkeypatch.setenv(KEY, "sk-secret")
+    with serve(lambda _: (200, openai_says(said))) as server:
+        run("data_gen", *settings(server.url, tmp_path, "prompts.filter=null", "num_grids=1"))
+    assert reason in read_failures(tmp_path / "grids", "grids")[0]["reason"]
+
+
+def test_bad_input_is_one_line(refused, tmp_path) -> None:
+    here = f"output_dir={tmp_path / 'out'}"
+    ask = ("prompts=llm", f"prompts.captions.path={tmp_path / 'none.txt'}")
+    server = ("vlm=openai", "vlm.chat.base_url=http://127.0.0.1:9/v1", f"output_dir={tmp_path / 'a'}")
+    assert "no such file" in refused("data_gen", *ask, *server)
+    (tmp_path / "none.txt").write_text("a fox")
+    assert "choose vlm=gemini, vlm=openai or vlm=local" in refused("data_gen", *ask, f"output_dir={tmp_path / 'b'}")
+    assert "unknown fish; known: animal" in refused("data_gen", "prompts=subjects", "prompts.categories=[fish]", here)
+    here = f"output_dir={tmp_path / 'c'}"
+    assert "unknown field 'who'" in refused("data_gen", "prompts=subjects", "prompts.grid='{who}'", here)
