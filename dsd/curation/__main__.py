@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from omegaconf import MISSING, DictConfig
 from tqdm import tqdm
 
 from dsd.app import claim, stage
-from dsd.curation.judging import judge_grids
+from dsd.curation.judging import Looking, judge_grids
 from dsd.curation.pairs import directed_pairs
+from dsd.curation.selection import Selection
 from dsd.errors import UserError
 from dsd.manifest import is_finished, read_manifest, write_manifest
 from dsd.models.config import ModelConfig
@@ -24,6 +25,14 @@ from dsd.records import Pair, Verdict, features
 from dsd.shards import Shard, pending_shards, read_failures, read_shards, write_shard
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Prefilter:
+    """By score, such as {dinov2: 0.5}."""
+
+    minimum: dict[str, float] = field(default_factory=dict)
+    maximum: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -39,6 +48,9 @@ class CurationConfig:
     shard: int = 0
     num_shards: int = 1
     device: str = "auto"
+    panels: Any = MISSING  # -> curation.seams.Cutter
+    features: Any = None  # -> curation.features.Features: a score of its own for every pair
+    prefilter: Prefilter = field(default_factory=Prefilter)  # bounds on that score; outside them no judge is asked
     judge: Any = MISSING  # -> vlm.Judge
     describe_rejected: bool = (
         True  # captions and instructions for rejected pairs, too; false saves a paid judge's calls
@@ -67,7 +79,7 @@ def main(cfg: DictConfig) -> None:
     if is_finished(output_dir, "curation"):
         log.info("curation: done already, in %s", output_dir)
         return
-    selection = instantiate(cfg.selection, _convert_="all")
+    selection, cut = instantiate(cfg.selection, _convert_="all"), instantiate(cfg.panels)
     grids = read_shards(cfg.grids, "grids")
 
     state = PartialState()
@@ -82,7 +94,7 @@ def main(cfg: DictConfig) -> None:
     for row in read_shards(cfg.verdicts_dir, "verdicts"):
         verdicts[row["grid"]].append(Verdict(**row))
     for name, kept in (("pairs", True), ("rejected", False)):
-        rows = (p for p in directed_pairs(grids, verdicts, selection, config_hash) if p.kept is kept)
+        rows = (p for p in directed_pairs(grids, verdicts, cut, selection, config_hash) if p.kept is kept)
         write_shard(Shard(0, 0, 0, output_dir / name / f"{name}-00000-of-00001.parquet"), rows, features(Pair))
     pairs, rejected = read_shards(output_dir, "pairs"), read_shards(output_dir, "rejected")
     reasons = Counter(reason.split(":")[0] for reason in rejected["rejection"])
@@ -119,13 +131,17 @@ def judge_pending(cfg: DictConfig, grids: Dataset, worker: int, workers: int, sh
     todo = pending_shards(cfg.verdicts_dir, "verdicts", len(grids), cfg.rows_per_shard, worker, workers)
     if not todo:
         return
-    judge = instantiate(cfg.judge)
+    look = Looking(
+        cut=instantiate(cfg.panels),
+        judge=instantiate(cfg.judge),
+        features=instantiate(cfg.features) if cfg.features else None,
+        prefilter=Selection(require_same=False, minimum=cfg.prefilter.minimum, maximum=cfg.prefilter.maximum),
+        describe_rejected=cfg.describe_rejected,
+    )
     num = sum(shard.stop - shard.start for shard in todo)
     with tqdm(total=num, desc="verdicts", unit="grid", mininterval=1, disable=not show) as bar:
         for shard in todo:
-            write_shard(
-                shard, judge_grids(shard, grids, judge, cfg.batch_size, cfg.describe_rejected, bar), features(Verdict)
-            )
+            write_shard(shard, judge_grids(shard, grids, look, cfg.batch_size, bar), features(Verdict))
 
 
 def overview(pairs: Dataset, rejected: Dataset, num: int = 6) -> Any:

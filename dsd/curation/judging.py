@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -11,7 +11,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from dsd.curation.defects import defect
-from dsd.pictures import cut
+from dsd.curation.features import Features
+from dsd.curation.seams import Cutter
+from dsd.curation.selection import Selection
 from dsd.records import Verdict
 from dsd.shards import Failure, Shard
 from dsd.vlm import Judge, Refusal
@@ -40,31 +42,56 @@ def candidates(grid: int, panels: list[Image.Image]) -> list[Candidate]:
     return [Candidate(grid, i, j, panels[i], panels[j]) for i, j in combinations(range(len(panels)), 2)]
 
 
-def judge_grids(
-    shard: Shard, grids: Dataset, judge: Judge, batch_size: int, describe_rejected: bool, bar: tqdm
-) -> Iterator[Verdict | Failure]:
+@dataclass(frozen=True)
+class Looking:
+    """How panels are looked at before and by the judge."""
+
+    cut: Cutter
+    judge: Judge
+    features: Features | None = None  # gives a score of its own to every pair
+    prefilter: Selection = field(default_factory=lambda: Selection(require_same=False))  # bounds on that score
+    describe_rejected: bool = True  # captions and instructions for pairs that the judge says no to
+
+
+def judge_grids(shard: Shard, grids: Dataset, look: Looking, batch_size: int, bar: tqdm) -> Iterator[Verdict | Failure]:
     """Yield a verdict for every pair of panels of grids shard.start..stop-1 (rows of `grids`), in order.
 
-    A pair with a defective panel never reaches the judge. A pair that the judge refuses is a failure with its reason.
-    Captions and instructions are asked for all pairs, or only for those that the judge calls the same subject.
+    A pair with a defective panel, or outside the prefilter's bounds, never reaches the judge. A pair that the judge
+    refuses is a failure with its reason.
     """
     for start in range(shard.start, shard.stop, batch_size):
         rows = grids.select(range(start, min(start + batch_size, shard.stop)))
         pairs: list[Candidate] = []
         panels: dict[Panel, Image.Image] = {}
+        faults: dict[Panel, str] = {}
         for row in rows:
-            cells = cut(row["image"], row["layout"])
-            panels |= {(row["index"], number): cell for number, cell in enumerate(cells)}
-            pairs += candidates(row["index"], cells)
-        defects = {panel: defect(image) for panel, image in panels.items()}
-        sound = [p for p in pairs if not any(defects[panel] for panel in p.panels)]
-        answers = judge.judge([p.first_image for p in sound], [p.second_image for p in sound])
-        answer_of = dict(zip(sound, answers, strict=True))
-        told = [p for p, a in answer_of.items() if describe_rejected or (not isinstance(a, Refusal) and a.same)]
-        texts = describe(judge, panels if describe_rejected else {n: panels[n] for p in told for n in p.panels}, told)
+            found = look.cut(row["image"], row["layout"])
+            panels |= {(row["index"], number): cell for number, cell in enumerate(found.images)}
+            faults |= {(row["index"], number): found.fault or defect(cell) for number, cell in enumerate(found.images)}
+            pairs += candidates(row["index"], found.images)
+        fault_of = {pair: next(filter(None, map(faults.get, pair.panels)), "") for pair in pairs}
+        scores = similarities(look.features, panels, pairs)
         for pair in pairs:
-            yield record(pair, answer_of.get(pair), texts.get, next(filter(None, map(defects.get, pair.panels)), ""))
+            fault_of[pair] = fault_of[pair] or look.prefilter.out_of_bounds(scores[pair])
+        sound = [pair for pair in pairs if not fault_of[pair]]
+        answers = look.judge.judge([p.first_image for p in sound], [p.second_image for p in sound])
+        answer_of = dict(zip(sound, answers, strict=True))
+        told = [p for p, a in answer_of.items() if look.describe_rejected or (isinstance(a, Judged) and a.same)]
+        described = panels if look.describe_rejected else {name: panels[name] for p in told for name in p.panels}
+        texts = describe(look.judge, described, told)
+        for pair in pairs:
+            yield record(pair, answer_of.get(pair), texts.get, scores[pair], fault_of[pair])
         bar.update(len(rows))
+
+
+def similarities(
+    features: Features | None, panels: Mapping[Panel, Image.Image], pairs: Sequence[Candidate]
+) -> dict[Candidate, dict[str, float]]:
+    """The embedding's score of every pair, by its name; none without an embedding."""
+    if features is None or not panels:
+        return {pair: {} for pair in pairs}
+    vectors = dict(zip(panels, features(list(panels.values())), strict=True))
+    return {pair: {features.name: float(vectors[pair.panels[0]] @ vectors[pair.panels[1]])} for pair in pairs}
 
 
 def describe(judge: Judge, panels: Mapping[Panel, Image.Image], pairs: Sequence[Candidate]) -> dict[Any, str | Refusal]:
@@ -80,9 +107,13 @@ def describe(judge: Judge, panels: Mapping[Panel, Image.Image], pairs: Sequence[
 
 
 def record(
-    pair: Candidate, answer: Judged | Refusal | None, text: Callable[[Any, str], str | Refusal], fault: str
+    pair: Candidate,
+    answer: Judged | Refusal | None,
+    text: Callable[[Any, str], str | Refusal],
+    scores: dict[str, float],
+    fault: str,
 ) -> Verdict | Failure:
-    """What is kept of an answer; `fault` is a defect of a panel, for which the judge was not asked."""
+    """What is kept of an answer; `fault` says why the judge was not asked."""
     key = pair.grid, pair.first, pair.second
     keys = [*pair.panels, (pair, pair.first), (pair, pair.second)]
     texts = [text(name, "") for name in keys]
@@ -91,7 +122,7 @@ def record(
             return Failure({"grid": pair.grid, "first": pair.first, "second": pair.second}, str(refusal))
     said = [str(t) for t in texts]
     if answer is None:
-        return Verdict(*key, False, "", "", "", "", said[0], said[1], "", "", "{}", fault)
+        return Verdict(*key, False, "", "", "", "", said[0], said[1], "", "", as_json(scores), fault)
     assert isinstance(answer, Judged)
     return Verdict(
         *key,
@@ -104,6 +135,10 @@ def record(
         second_caption=said[1],
         first_instruction=said[2],
         second_instruction=said[3],
-        scores=json.dumps({name: round(float(value), 5) for name, value in answer.scores.items()}),
+        scores=as_json({**scores, **answer.scores}),
         defect="",
     )
+
+
+def as_json(scores: Mapping[str, float]) -> str:
+    return json.dumps({name: round(float(value), 5) for name, value in scores.items()})

@@ -3,20 +3,24 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from dsd.curation.seams import Cutter
 from dsd.curation.selection import Selection
-from dsd.pictures import cut
 from dsd.records import Pair, Verdict
 
 
 def directed_pairs(
-    grids: Iterable[dict[str, Any]], verdicts: dict[int, list[Verdict]], selection: Selection, config_hash: str
+    grids: Iterable[dict[str, Any]],
+    verdicts: dict[int, list[Verdict]],
+    cut: Cutter,
+    selection: Selection,
+    config_hash: str,
 ) -> Iterator[Pair]:
     """For every verdict the pair first -> second and the pair second -> first, kept or not, in order of grids.
 
     `verdicts` are by grid index.
     """
     for grid in grids:
-        panels = cut(grid["image"], grid["layout"])
+        panels = cut(grid["image"], grid["layout"]).images
         for verdict in verdicts.get(grid["index"], []):
             rejection = selection.rejection(verdict)
             first, second = verdict.first, verdict.second

@@ -1,7 +1,7 @@
 """Which judged pairs are kept. Instant: it reads stored verdicts, so thresholds can be swept without a judge."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dsd.errors import UserError
@@ -23,16 +23,20 @@ class Selection:
             return f"{verdict.defect}: not shown to the judge"
         if self.require_same and not verdict.same:
             return f"not the same subject: {verdict.reason}"
-        scores = json.loads(verdict.scores)
+        if outside := self.out_of_bounds(json.loads(verdict.scores)):
+            return outside
+        if self.exclude is not None and self.exclude(verdict):
+            return "evaluation subject: kept out of training"
+        return ""
+
+    def out_of_bounds(self, scores: Mapping[str, float]) -> str:
+        """Which bound a pair's scores break, "" if none."""
         for bounds, sign in ((self.minimum, 1), (self.maximum, -1)):
             for name, bound in bounds.items():
                 if name not in scores:
-                    raise UserError(
-                        f"selection names the score {name!r}; this judge gives {', '.join(scores) or 'none'}"
-                    )
+                    given = ", ".join(scores) or "none"
+                    raise UserError(f"selection names the score {name!r}; this judge gives {given}")
                 if sign * scores[name] < sign * bound:
                     side = "low" if sign > 0 else "high"
                     return f"{side} {name}: {scores[name]:.3f}, the bound is {bound:g}"
-        if self.exclude is not None and self.exclude(verdict):
-            return "evaluation subject: kept out of training"
         return ""
