@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,25 @@ from omegaconf import MISSING, DictConfig
 from tqdm import tqdm
 
 from dsd.app import claim, stage
-from dsd.curation.judging import Looking, judge_grids
+from dsd.curation.agreement import agreement, read_labels, table
+from dsd.curation.judging import Looking, judge_grids, judged_swapped
 from dsd.curation.pairs import directed_pairs
 from dsd.curation.selection import Selection
 from dsd.errors import UserError
-from dsd.manifest import is_finished, read_manifest, write_manifest
+from dsd.manifest import is_finished, read_manifest, write_json, write_manifest
 from dsd.models.config import ModelConfig
 from dsd.pictures import contact_sheet
 from dsd.records import Pair, Verdict, features
 from dsd.shards import Shard, pending_shards, read_failures, read_shards, write_shard
 
 log = logging.getLogger(__name__)
+
+
+class Mode(Enum):
+    """Make pairs, or compare the judge's verdicts with people's labels."""
+
+    curate = "curate"
+    agreement = "agreement"
 
 
 @dataclass
@@ -41,6 +50,8 @@ class CurationConfig:
 
     output_dir: str = MISSING
     experiment: str | None = None
+    mode: Mode = Mode.curate
+    labels: str | None = None  # for mode=agreement: what people say of pairs, see curation.agreement
     grids: str = MISSING  # output_dir of dsd-data-gen
     verdicts_dir: str = MISSING  # where verdicts are kept; share it between runs that differ in selection alone
     rows_per_shard: int = MISSING  # grids a shard of verdicts: the unit of resuming
@@ -62,8 +73,8 @@ class CurationConfig:
 
 
 IGNORED = (  # when and where, not what
-    "experiment", "verdicts_dir", "batch_size", "shard", "num_shards", "cache_dir", "vlm.cache", "vlm.limits",
-    "judge.service.cache", "judge.service.limits",
+    "experiment", "mode", "labels", "verdicts_dir", "batch_size", "shard", "num_shards", "cache_dir", "vlm.cache",
+    "vlm.limits", "judge.service.cache", "judge.service.limits",
 )  # fmt: skip
 
 
@@ -72,6 +83,8 @@ def main(cfg: DictConfig) -> None:
     for name in ("rows_per_shard", "batch_size"):
         if cfg[name] < 1:
             raise UserError(f"{name}={cfg[name]}: at least 1 is needed")
+    if cfg.mode is Mode.agreement:
+        return compare(cfg)
     source = read_manifest(cfg.grids, "data_gen")
     output_dir, began = Path(cfg.output_dir), time.monotonic()
     config_hash = claim(output_dir, cfg, IGNORED)
@@ -124,6 +137,21 @@ def main(cfg: DictConfig) -> None:
     )  # fmt: skip
     if not len(pairs):
         raise UserError(f"{output_dir}: no pair was kept; see {output_dir / 'rejected'}, and loosen selection")
+
+
+def compare(cfg: DictConfig) -> None:
+    """The judge's verdicts against labels; writes agreement.json and prints a table."""
+    if cfg.labels is None:
+        raise UserError("mode=agreement needs labels=path/to/labels.jsonl; scripts/label_pairs.py writes one")
+    labels, verdicts = read_labels(cfg.labels), read_shards(cfg.verdicts_dir, "verdicts")
+    grids = read_shards(cfg.grids, "grids")
+    swapped = judged_swapped(list(labels), grids, instantiate(cfg.panels), instantiate(cfg.judge))
+    found = agreement(labels, verdicts, swapped)
+    file = Path(cfg.output_dir) / "agreement.json"
+    write_json(file, found)
+    for row in table(found):
+        print(f"{row[0]:32}" + "".join(f"{cell:24}" for cell in row[1:]))
+    log.info("curation: %d labelled pairs compared with the judge's verdicts: %s", found["compared"], file)
 
 
 def judge_pending(cfg: DictConfig, grids: Dataset, worker: int, workers: int, show: bool) -> None:

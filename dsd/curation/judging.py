@@ -20,6 +20,7 @@ from dsd.vlm import Judge, Refusal
 from dsd.vlm import Verdict as Judged
 
 Panel = tuple[int, int]  # grid, panel
+PairKey = tuple[int, int, int]  # grid, first panel < second panel
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,15 @@ def judge_grids(shard: Shard, grids: Dataset, look: Looking, batch_size: int, ba
         for pair in pairs:
             yield record(pair, answer_of.get(pair), texts.get, scores[pair], fault_of[pair])
         bar.update(len(rows))
+
+
+def judged_swapped(keys: Sequence[PairKey], grids: Dataset, cut: Cutter, judge: Judge) -> dict[PairKey, bool]:
+    """What the judge says of these pairs when it sees the second panel first; without those that it refuses."""
+    row_of = {index: row for row, index in enumerate(grids["index"])}
+    asked = [key for key in keys if key[0] in row_of]
+    panels = {g: cut((row := grids[row_of[g]])["image"], row["layout"]).images for g in {key[0] for key in asked}}
+    answers = judge.judge([panels[g][second] for g, _, second in asked], [panels[g][first] for g, first, _ in asked])
+    return {key: a.same for key, a in zip(asked, answers, strict=True) if isinstance(a, Judged)}
 
 
 def similarities(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dsd.evaluate.bootstrap import estimate, share, unit_weights
+from dsd.bootstrap import estimate, share, unit_weights
 from dsd.evaluate.sheets import Sheet, same_subject
 
 PairKey = tuple[int, int, int]  # grid, first panel < second panel

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dsd.evaluate.bootstrap import Estimate, estimate, share, unit_weights
+from dsd.bootstrap import Estimate, estimate, share, unit_weights
 from dsd.evaluate.recogniser import Reading
 from dsd.toybox import captions
 from dsd.toybox.world import CONTEXT, NAMED, UNNAMED

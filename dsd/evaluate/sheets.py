@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 from tqdm import tqdm
 
-from dsd.evaluate.bootstrap import Estimate, estimate, share, unit_weights
+from dsd.bootstrap import Estimate, estimate, share, unit_weights
 from dsd.evaluate.recogniser import Reading, Recogniser, read_all
 from dsd.pictures import cut
 from dsd.records import layout_shape

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dsd.evaluate.bootstrap import Estimate
+from dsd.bootstrap import Estimate
 from dsd.evaluate.measures import MEASURES
 
 Rows = list[list[str]]  # the first row is the header

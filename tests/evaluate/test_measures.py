@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from worlds import PixelRecogniser, grids_run, infer_run
 
+from dsd.bootstrap import estimate, share, unit_weights
 from dsd.evaluate.__main__ import score_results
-from dsd.evaluate.bootstrap import estimate, share, unit_weights
 from dsd.evaluate.judged import Judged, count_reasons, measure_curation, thresholds
 from dsd.evaluate.measures import chance, measure_arms, same_jobs, score
 from dsd.evaluate.sheets import measure_teacher, read_sheets
