@@ -39,6 +39,10 @@ class Limits:
     price: Mapping[str, float] = field(default_factory=dict)  # per million tokens: {"input": ..., "output": ...}
     replay: bool = False  # answer from the cache alone
 
+    def cost(self, tokens: Mapping[str, int]) -> float:
+        """Of {"input_tokens": ..., "output_tokens": ...}."""
+        return sum(self.price.get(kind, 0.0) * tokens[f"{kind}_tokens"] / 1e6 for kind in ("input", "output"))
+
 
 class Service:
     """`chat` with retries, limits, a cache and a ledger. Thread-safe; one cache serves many processes."""
@@ -49,6 +53,7 @@ class Service:
         self.requests, self.tokens = Pace(self.limits.requests_per_minute), Pace(self.limits.tokens_per_minute)
         self.ledger, self.failed_in_a_row = Counter[str](), 0
         self.failed_with = ""
+        self.purpose = ""  # what the answers are for: a run's name, by which the ledger on disk is kept
         wait = self.limits.first_wait
         self.retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, ChatError) and error.transient),
@@ -66,7 +71,7 @@ class Service:
         if self.limits.replay:
             raise ChatError("not in the cache (replay=true asks nobody)")
         reply = self._asked_until_it_reads(question)
-        self.answers.put(key, reply, self.model)
+        self.answers.put(key, reply, self.model, self.purpose)
         return reply.text
 
     def ask_all(self, questions: Sequence[Question]) -> Iterator[str | ChatError]:
@@ -89,9 +94,7 @@ class Service:
 
     def cost(self) -> float:
         """Of this run's calls so far."""
-        return sum(
-            self.limits.price.get(kind, 0.0) * self.ledger[f"{kind}_tokens"] / 1e6 for kind in ("input", "output")
-        )
+        return self.limits.cost(self.ledger)
 
     def key(self, question: Question) -> str:
         form = question.answer.model_json_schema() if question.answer else None
@@ -154,6 +157,12 @@ class Service:
             self.ledger.update(numbers)
 
 
+def spent(cache: str | Path, purpose: str, limits: Limits) -> dict[str, float]:
+    """Over all runs of this purpose: answers, tokens and what they cost by `limits.price`."""
+    found = Answers(Path(cache)).spent(purpose)
+    return {**found, "cost": round(limits.cost(found), 6)}
+
+
 class Answers:
     """Answers by key, on disk. A line is there whole or not at all."""
 
@@ -163,7 +172,7 @@ class Answers:
         with self._open() as database:
             database.execute(
                 "create table if not exists answers (key text primary key, text text, model text, "
-                "input_tokens integer, output_tokens integer)"
+                "input_tokens integer, output_tokens integer, purpose text)"
             )
 
     def get(self, key: str) -> str | None:
@@ -171,10 +180,17 @@ class Answers:
             row = database.execute("select text from answers where key = ?", (key,)).fetchone()
         return row[0] if row else None
 
-    def put(self, key: str, reply: Reply, model: str) -> None:
+    def put(self, key: str, reply: Reply, model: str, purpose: str = "") -> None:
         with self._open() as database:
-            row = (key, reply.text, model, reply.input_tokens, reply.output_tokens)
-            database.execute("insert or replace into answers values (?, ?, ?, ?, ?)", row)
+            row = (key, reply.text, model, reply.input_tokens, reply.output_tokens, purpose)
+            database.execute("insert or replace into answers values (?, ?, ?, ?, ?, ?)", row)
+
+    def spent(self, purpose: str) -> dict[str, int]:
+        """What answers were got for a purpose, over all its runs: their number and tokens."""
+        sums = "select count(*), sum(input_tokens), sum(output_tokens) from answers where purpose = ?"
+        with self._open() as database:
+            row = database.execute(sums, (purpose,)).fetchone()
+        return dict(zip(("answers", "input_tokens", "output_tokens"), (int(n or 0) for n in row), strict=True))
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

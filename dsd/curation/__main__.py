@@ -15,12 +15,14 @@ from omegaconf import MISSING, DictConfig
 from tqdm import tqdm
 
 from dsd.app import claim, stage
+from dsd.chat.service import Service, spent
 from dsd.curation.agreement import agreement, read_labels, table
 from dsd.curation.judging import Looking, judge_grids, judged_swapped
 from dsd.curation.pairs import directed_pairs
+from dsd.curation.report import per_thousand, reason_class, steps, write_report
 from dsd.curation.selection import Selection
 from dsd.errors import UserError
-from dsd.manifest import is_finished, read_manifest, write_json, write_manifest
+from dsd.manifest import atomic, is_finished, read_manifest, write_json, write_manifest
 from dsd.models.config import ModelConfig
 from dsd.pictures import contact_sheet
 from dsd.records import Pair, Verdict, features
@@ -110,9 +112,18 @@ def main(cfg: DictConfig) -> None:
         rows = (p for p in directed_pairs(grids, verdicts, cut, selection, config_hash) if p.kept is kept)
         write_shard(Shard(0, 0, 0, output_dir / name / f"{name}-00000-of-00001.parquet"), rows, features(Pair))
     pairs, rejected = read_shards(output_dir, "pairs"), read_shards(output_dir, "rejected")
-    reasons = Counter(reason.split(":")[0] for reason in rejected["rejection"])
-    refused = len(read_failures(cfg.verdicts_dir, "verdicts"))
-    overview(pairs, rejected).save(output_dir / "overview.png")
+    reasons = Counter(reason_class(reason) for reason in rejected["rejection"])
+    refusals = read_failures(cfg.verdicts_dir, "verdicts")
+    refused, seconds = len(refusals), round(time.monotonic() - began, 1)
+    said = read_shards(cfg.verdicts_dir, "verdicts", columns=["defect"])
+    done = steps(source["counts"], read_failures(cfg.grids, "grids"), said, refusals, rejected, len(pairs))
+    paid = spent(cfg.vlm.cache, purpose(cfg), instantiate(cfg.vlm.limits)) if cfg.vlm else {}
+    took = per_thousand(
+        len(pairs), {"data_gen": source.get("seconds", 0.0), "curation": seconds}, paid.get("cost", 0.0)
+    )
+    with atomic(output_dir / "overview.png") as temporary:
+        overview(pairs, rejected).save(temporary, "PNG")
+    write_report(output_dir / "report.html", done, took, paid, pairs, rejected)
     counts = {
         "judged": sum(map(len, verdicts.values())),
         "pairs": len(pairs),
@@ -126,14 +137,17 @@ def main(cfg: DictConfig) -> None:
         config_hash=config_hash,
         grids_config_hash=source["config_hash"],
         reasons=dict(reasons),
-        seconds=round(time.monotonic() - began, 1),
+        steps=[{**vars(step), "share": round(step.share, 4)} for step in done],
+        per_thousand_kept=took,
+        spent=paid,
+        seconds=seconds,
     )
     share = len(pairs) / max(1, len(pairs) + len(rejected))
     log.info(
         "curation: kept %d of %d pairs (%.0f %%; %s; %d refused) in %s; look at %s",
         len(pairs), len(pairs) + len(rejected), 100 * share,
         ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or "none rejected", refused,
-        output_dir, output_dir / "overview.png",
+        output_dir, output_dir / "report.html",
     )  # fmt: skip
     if not len(pairs):
         raise UserError(f"{output_dir}: no pair was kept; see {output_dir / 'rejected'}, and loosen selection")
@@ -154,6 +168,11 @@ def compare(cfg: DictConfig) -> None:
     log.info("curation: %d labelled pairs compared with the judge's verdicts: %s", found["compared"], file)
 
 
+def purpose(cfg: DictConfig) -> str:
+    """By what the ledger knows the calls for these verdicts."""
+    return f"curation {Path(cfg.verdicts_dir).resolve()}"
+
+
 def judge_pending(cfg: DictConfig, grids: Dataset, worker: int, workers: int, show: bool) -> None:
     """Write the shards of verdicts that are not there yet."""
     todo = pending_shards(cfg.verdicts_dir, "verdicts", len(grids), cfg.rows_per_shard, worker, workers)
@@ -167,6 +186,8 @@ def judge_pending(cfg: DictConfig, grids: Dataset, worker: int, workers: int, sh
         describe_rejected=cfg.describe_rejected,
     )
     num = sum(shard.stop - shard.start for shard in todo)
+    if isinstance(service := getattr(look.judge, "service", None), Service):
+        service.purpose = purpose(cfg)
     with tqdm(total=num, desc="verdicts", unit="grid", mininterval=1, disable=not show) as bar:
         for shard in todo:
             write_shard(shard, judge_grids(shard, grids, look, cfg.batch_size, bar), features(Verdict))

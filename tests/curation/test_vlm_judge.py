@@ -113,7 +113,36 @@ def test_refusals_are_a_reason_of_their_own_and_never_a_no(run, grids, tmp_path)
     assert {f["reason"] for f in failures} == {"refused: no answer (content_filter)"}
     assert "12 refused" in said
     assert len(rows(tmp_path)) == 12 * 5
-    assert read_manifest(tmp_path / "pairs", "curation")["counts"]["refused"] == 12
+    manifest = read_manifest(tmp_path / "pairs", "curation")
+    assert manifest["counts"]["refused"] == 12
+    grids_drawn, shown, answered, kept = manifest["steps"]
+    assert (grids_drawn["begun"], grids_drawn["left"]) == (12, 12)
+    assert (shown["begun"], shown["left"], shown["reasons"]) == (72, 72, {})
+    assert (answered["left"], answered["reasons"]) == (60, {"refused": 12})
+    assert kept["left"] + sum(kept["reasons"].values()) == 60
+    page = (tmp_path / "pairs" / "report.html").read_text()
+    assert "<td>refused</td><td>12</td><td>16.7 %</td>" in page
+    assert page.count("<figure>") >= 6
+
+
+def test_the_ledger_counts_what_was_paid_over_all_runs(run, grids, tmp_path) -> None:
+    """A run that a budget stops has paid for what it got; the rerun pays for the rest, and the ledger has both."""
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+
+    def counted(body: dict) -> tuple[int, dict]:
+        status, said = answer(body)
+        return status, said | {"usage": usage}
+
+    price = "vlm.limits.price={input: 1.0, output: 10.0}"
+    with serve(counted) as server:
+        ask = settings(server.url, grids, tmp_path, "+" + price.replace("vlm", "vlm", 1))
+        assert "the budget of 30 calls" in run("curation", *ask, "vlm.limits.max_calls=30", code=2)
+        run("curation", *ask)
+        asked = len(server.requests)
+    spent = read_manifest(tmp_path / "pairs", "curation")["spent"]
+    assert spent["answers"] == asked
+    assert spent["input_tokens"] == 1000 * asked
+    assert spent["cost"] == pytest.approx(0.002 * asked)
 
 
 def test_a_strict_judge_scores_parts(run, grids, tmp_path) -> None:
