@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from dsd.chat import Chat, ChatError, Question, Reply
-from dsd.chat.encoding import png
+from dsd.chat.encoding import digest
 from dsd.errors import UserError
 
 
@@ -98,7 +98,7 @@ class Service:
 
     def key(self, question: Question) -> str:
         form = question.answer.model_json_schema() if question.answer else None
-        pictures = [hashlib.sha256(png(image)).hexdigest() for image in question.images]
+        pictures = list(map(digest, question.images))
         return hashlib.sha256(json.dumps([self.model, question.text, pictures, form]).encode()).hexdigest()
 
     def _asked_until_it_reads(self, question: Question) -> Reply:
