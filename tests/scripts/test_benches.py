@@ -43,6 +43,15 @@ def test_memory_is_reported_and_what_cannot_be_says_why(tmp_path) -> None:
     assert refused["refused"].startswith("quantization=nf4 needs a GPU")
 
 
+def test_the_plumbing_of_curation_is_measured(tmp_path) -> None:
+    report = tmp_path / "report.json"
+    script("bench_curation.py", "--num_pairs", 60, "--size", 16, "--output", report)
+    found = json.loads(report.read_text())
+    assert found["pairs"] == 60
+    assert found["calls"] == 60 + 40 + 2 * 60  # a verdict a pair, a caption a panel, an instruction a direction
+    assert found["pairs_a_second"] > 0
+
+
 def test_random_weights_have_the_published_shape() -> None:
     """Parameters as in the published checkpoints' files (bf16: 23.8 GB and 9.5 GB)."""
     pipeline = random_flux_dev(torch.bfloat16, "meta")
