@@ -1,5 +1,6 @@
 """`dsd-data-gen`: prompts -> grids. Reads nothing; writes `grids/`, an overview and a manifest into output_dir."""
 
+import csv
 import logging
 import time
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from tqdm import tqdm
 
 from dsd.app import claim, stage
 from dsd.data_gen.grids import draw
+from dsd.data_gen.likeness import evaluation_subjects, overlap
 from dsd.errors import UserError
-from dsd.manifest import is_finished, write_manifest
+from dsd.manifest import atomic, is_finished, write_manifest
 from dsd.models.config import ModelConfig
 from dsd.pictures import contact_sheet
 from dsd.records import Grid, features
@@ -41,11 +43,14 @@ class DataGenConfig:
     teacher: Any = MISSING  # -> data_gen.teachers.Teacher
     vlm: Any = None  # -> chat.service.Service, for the prompts that one writes
     cache_dir: str = MISSING
+    evaluation_captions: str | None = (
+        None  # DreamBench++'s data/captions: overlap.csv says which prompts name its subjects
+    )
 
 
 IGNORED = (  # change when and where, not what
-    "experiment", "batch_size", "shard", "num_shards", "cache_dir", "vlm.cache", "vlm.limits", "prompts.service.cache",
-    "prompts.service.limits",
+    "experiment", "batch_size", "shard", "num_shards", "cache_dir", "evaluation_captions", "vlm.cache", "vlm.limits",
+    "prompts.service.cache", "prompts.service.limits",
 )  # fmt: skip
 
 
@@ -56,6 +61,7 @@ def main(cfg: DictConfig) -> None:
     for name in ("num_grids", "rows_per_shard", "batch_size"):
         if cfg[name] < 1:
             raise UserError(f"{name}={cfg[name]}: at least 1 is needed")
+    known = evaluation_subjects(cfg.evaluation_captions) if cfg.evaluation_captions is not None else []
     output_dir = Path(cfg.output_dir)
     config_hash = claim(output_dir, cfg, IGNORED)
     if is_finished(output_dir, "data_gen"):
@@ -81,8 +87,14 @@ def main(cfg: DictConfig) -> None:
     grids, failures = read_shards(output_dir, "grids"), read_failures(output_dir, "grids")
     if len(grids):
         shown = grids.select(range(min(12, len(grids))))
-        contact_sheet(shown["image"], [row["prompt"] for row in shown], columns=4).save(output_dir / "overview.png")
+        with atomic(output_dir / "overview.png") as temporary:
+            contact_sheet(shown["image"], [row["prompt"] for row in shown], columns=4).save(temporary, "PNG")
     counts = {"grids": len(grids), "failed": len(failures)}
+    if cfg.evaluation_captions is not None:
+        found = overlap(grids["subject"], known)
+        with atomic(output_dir / "overlap.csv") as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([("grid", "subject", "evaluation subject"), *found])
+        counts["overlapping"] = len({row[0] for row in found})
     seconds = round(time.monotonic() - began, 1)
     write_manifest(output_dir, "data_gen", counts, config_hash=config_hash, seconds=seconds)
     log.info(

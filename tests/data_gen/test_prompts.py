@@ -11,8 +11,10 @@ from servers import openai_says, serve
 from dsd.app import CONFIG_DIR
 from dsd.chat.openai import KEY
 from dsd.data_gen.captions import dataset_captions, text_captions
+from dsd.data_gen.likeness import evaluation_subjects, overlap, without_near_duplicates
 from dsd.data_gen.templates import TemplatePrompts, kind, words
 from dsd.errors import UserError
+from dsd.manifest import read_manifest
 from dsd.shards import read_failures, read_shards
 
 WORDING = OmegaConf.load(Path(CONFIG_DIR) / "prompts" / "subjects.yaml")
@@ -75,6 +77,34 @@ def test_captions_of_any_source(tmp_path) -> None:
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8"):
         text_captions(str(tmp_path / "latin.txt"))
+
+
+def test_near_duplicates_leave_the_first() -> None:
+    texts = [
+        "a red fox sleeping in the deep snow under a pine", "a red fox sleeping in deep snow under the pine tree",
+        "a blue tram on a rainy street", "一只在雪地里睡觉的红色狐狸", "一只在雪地里睡觉的红色狐狸呀",
+        "a blue tram in a desert",
+    ]  # fmt: skip
+    assert without_near_duplicates(texts, 0.7) == [texts[0], texts[2], texts[3], texts[5]]
+    assert without_near_duplicates(texts, 0.95) == texts
+
+
+def test_prompts_about_evaluation_subjects_are_reported(run, refused, tmp_path) -> None:
+    folder = tmp_path / "captions" / "object"
+    folder.mkdir(parents=True)
+    (folder / "00.txt").write_text("violin\na violin on a beach\n")
+    (folder / "01.txt").write_text("space shuttle\nin orbit\n")
+    names = evaluation_subjects(tmp_path / "captions")
+    assert names == ["violin", "space shuttle"]
+    subjects = ["a violin with a chipped scroll", "a violinist", "a space rocket", "a SPACE shuttle, dented"]
+    assert [(row[0], row[2]) for row in overlap(subjects, names)] == [(0, "violin"), (3, "space shuttle")]
+    here = (f"output_dir={tmp_path / 'out'}", "device=cpu", "model.num_inference_steps=1", "num_grids=44")
+    run("data_gen", "prompts=subjects", "prompts.categories=[object]", *here,
+        f"evaluation_captions={tmp_path / 'captions'}")  # fmt: skip
+    (row,) = (tmp_path / "out" / "overlap.csv").read_text().splitlines()[1:]
+    assert row.endswith("a violin with a chipped scroll and amber varnish,violin")
+    assert read_manifest(tmp_path / "out", "data_gen")["counts"]["overlapping"] == 1
+    assert "no .txt files there" in refused("data_gen", f"evaluation_captions={tmp_path / 'out'}", *here)
 
 
 CAPTIONS = ["a fox in the snow", "a crowd", "an old teapot", "fog", "mist", "rain", "a blue tram", "x", "y"]

@@ -1,0 +1,54 @@
+"""Texts that say nearly the same: among captions, and between prompts and the subjects of an evaluation set."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from datasketch import MinHash, MinHashLSH
+
+from dsd.errors import UserError
+
+PERMUTATIONS = 64
+STOP = frozenset(
+    ("a", "an", "the", "of", "on", "in", "at", "with", "and", "or", "to", "for", "by", "from", "is", "are")
+)
+
+
+def tokens(text: str) -> frozenset[str]:
+    """Words that carry meaning, in lower case; characters where a script has no spaces."""
+    words = re.findall(r"\w+", text.casefold())
+    if len(words) <= 1 and len(text) > 6:
+        words = [text[i : i + 2] for i in range(len(text) - 1)]
+    return frozenset(words) - STOP or frozenset(words)
+
+
+def without_near_duplicates(texts: Sequence[str], threshold: float) -> list[str]:
+    """Of texts whose words overlap by at least `threshold` (Jaccard, by MinHash) the first; order is kept."""
+    index, kept = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS), []
+    for number, text in enumerate(texts):
+        sketch = MinHash(num_perm=PERMUTATIONS)
+        sketch.update_batch([word.encode() for word in tokens(text)])
+        if not index.query(sketch):
+            index.insert(number, sketch)
+            kept.append(text)
+    return kept
+
+
+def evaluation_subjects(folder: str | Path) -> list[str]:
+    """DreamBench++'s captions: the first line of every data/captions/**/*.txt is a subject."""
+    files = sorted(Path(folder).rglob("*.txt"))
+    if not files:
+        raise UserError(f"evaluation_captions={folder}: no .txt files there; give DreamBench++'s data/captions")
+    lines = (file.read_text(encoding="utf-8").splitlines() for file in files)
+    return list(dict.fromkeys(found[0].strip() for found in lines if found and found[0].strip()))
+
+
+def overlap(subjects: Iterable[str], known: Sequence[str]) -> list[tuple[int, str, str]]:
+    """(position, subject, evaluation subject) wherever a prompt's subject has all words of an evaluation subject."""
+    wanted = [(name, tokens(name)) for name in known]
+    return [
+        (position, subject, name)
+        for position, subject in enumerate(subjects)
+        for name, words in wanted
+        if words <= tokens(subject)
+    ]
