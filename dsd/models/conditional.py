@@ -92,7 +92,7 @@ def load_transformer(folder: str | Path, dtype: torch.dtype = torch.float32) -> 
             raise UserError(f"{folder}: {error.args[0]} is missing; a released transformer has a c_embedder") from error
     config = {key: value for key, value in config.items() if not key.startswith("_")}
     with torch.device("meta"):
-        transformer = FluxTransformer2DModel(**config)
+        transformer = FluxTransformer2DModel.from_config(config)  # ignores keys of other versions
     expected = set(transformer.state_dict())
     if missing := sorted(expected - set(tensors)):
         raise UserError(f"{folder}: {len(missing)} tensors are missing, such as {', '.join(missing[:3])}")

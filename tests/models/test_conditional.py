@@ -142,6 +142,12 @@ def test_the_released_layout_is_read_with_its_stray_lora(released: Path) -> None
     assert torch.equal(transformer.x_embedder.bias, raw["x_embedder.bias"] + raw["c_embedder.bias"])
 
 
+def test_a_config_of_another_version_is_read(released: Path) -> None:
+    config = json.loads((released / "config.json").read_text())
+    (released / "config.json").write_text(json.dumps(config | {"a_key_of_another_version": 1, "out_channels": None}))
+    assert load_transformer(released).config.num_layers == config["num_layers"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
