@@ -52,6 +52,14 @@ def test_the_plumbing_of_curation_is_measured(tmp_path) -> None:
     assert found["pairs_a_second"] > 0
 
 
+def test_grids_a_second_are_measured_on_both_sides(tmp_path) -> None:
+    report = tmp_path / "report.json"
+    script("bench_data_gen.py", "--batches", 1, "--batch_size", 2, "--device", "cpu", "--output", report)
+    found = json.loads(report.read_text())
+    assert found["ratio"] > 0
+    assert found["batch_size"] == 2
+
+
 def test_random_weights_have_the_published_shape() -> None:
     """Parameters as in the published checkpoints' files (bf16: 23.8 GB and 9.5 GB)."""
     pipeline = random_flux_dev(torch.bfloat16, "meta")
