@@ -118,22 +118,28 @@ def config_hash(cfg: DictConfig, ignore: Collection[str] = ()) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def claim(output_dir: str | Path, cfg: DictConfig, ignore: Collection[str] = ()) -> str:
+def claim(output_dir: str | Path, cfg: DictConfig, ignore: Collection[str] = (), work: Path | None = None) -> str:
     """Bind a folder to a config; returns `config_hash(cfg, ignore)`. Every stage calls it before any work.
 
     The first run leaves the resolved config (secrets redacted) as config.yaml. A later run must have the same one, but
-    for the keys in `ignore`: those that change speed or display but no result. UserError shows the difference.
+    for the keys in `ignore`: those that change speed or display but no result. UserError shows the difference. As long
+    as there are no files in `work` (by default the folder) the folder is anyone's: a first run may have been refused.
     """
     path, config = Path(output_dir) / "config.yaml", resolved(cfg)
     if Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise UserError(f"output_dir={output_dir} is a file; choose a folder")
-    if path.exists():
+    if path.exists() and made_in(Path(work or output_dir)):
         there = OmegaConf.to_container(OmegaConf.load(path))
         _refuse_difference(path, _identity(there, ignore), _identity(config, ignore))
     else:
         with atomic(path) as temporary:
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(_redacted(config))), encoding="utf-8")
     return config_hash(cfg, ignore)
+
+
+def made_in(folder: Path) -> bool:
+    """Whether anything but configs is there."""
+    return any(file.is_file() and file.name != "config.yaml" for file in folder.rglob("*"))
 
 
 def in_multirun() -> bool:

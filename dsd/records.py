@@ -20,7 +20,9 @@ _FEATURE = {
     str: Value("string"),
     bool: Value("bool"),
     list[str]: List(Value("string")),
+    list[int]: List(Value("int64")),
     Image.Image: ImageFeature(),
+    list[Image.Image]: List(ImageFeature()),
 }
 
 
@@ -76,6 +78,20 @@ class Pair:
     scores: str  # JSON object of named floats, such as {"similarity": 0.93}
     kept: bool
     rejection: str  # why it was not kept, "" when kept
+    config_hash: str  # of the curation run
+
+
+@dataclass(frozen=True)
+class ReferenceSet:
+    """A target with all panels of its grid that were kept as its references."""
+
+    image: Image.Image  # the target
+    references: list[Image.Image]
+    caption: str  # describes the target
+    common_subject: str
+    grid: int  # index of the Grid
+    target_panel: int  # counted row by row from 0
+    reference_panels: list[int]
     config_hash: str  # of the curation run
 
 

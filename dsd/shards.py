@@ -10,12 +10,16 @@ A stage that makes `num_items` records of a kind reads
 A shard is a range of positions, so which process made it, and after how many interruptions, changes nothing in it. It
 appears under its name only when whole. Images are embedded as PNG, and `output_dir`/grids/ holds nothing but the shards
 grids-00000-of-00008.parquet ..., so that `load_dataset("parquet", data_dir="output_dir/grids")` reads them as they are.
-A record that cannot be made is no reason to stop: yield a `Failure` in its place.
+A record that cannot be made is no reason to stop: yield a `Failure` in its place. Beside a finished shard stands
+`output_dir`/grids-00000-of-00008.stats.json: rows, failures by reason, bytes and seconds.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
@@ -25,12 +29,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, disable_progress_bars
-from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetGenerationError
 from PIL import Image
 
 from dsd.errors import UserError
-from dsd.manifest import atomic, remove_stale
+from dsd.manifest import atomic, remove_stale, write_json
 
 disable_progress_bars()  # reading a shard is no long work
 ROWS_PER_GROUP = 64  # held in memory while writing, and what a reader decodes at once
@@ -79,13 +82,43 @@ def write_shard(shard: Shard, rows: Iterable[Any], features: Features) -> int:
     """
     remove_stale(shard.path)
     failures: list[Failure] = []
+    began = time.monotonic()
     with atomic(shard.path) as temporary:
         with pq.ParquetWriter(temporary, features.arrow_schema) as writer:
             kept, count = _keep(rows, failures), 0
             while group := list(islice(kept, ROWS_PER_GROUP)):
                 count += _write_group(writer, group, features)
-        _write_failures(shard.path, failures)
+        _write_failures(shard.path, [{**f.record, "reason": f.reason} for f in failures])
+        _write_stats(shard.path, temporary, count, Counter(f.reason for f in failures), time.monotonic() - began)
     return count
+
+
+def write_shard_in_parts(
+    shard: Shard, parts_from: Callable[[int], Iterable[tuple[int, list[Any]]]], features: Features
+) -> None:
+    """Write a shard whose rows are dear. What is done of it is kept in `output_dir`/parts/ until it is whole.
+
+    `parts_from(position)` yields the rows from there on in parts of any length, each with the position after its last.
+    Killed and called again, it goes on after the last whole part.
+    """
+    folder = shard.path.parents[1] / "parts" / shard.path.stem
+    parts = sorted((folder / "rows").glob("part-*.parquet"))
+    position = int(parts[-1].stem.split("-")[2]) if parts else shard.start
+    for stop, rows in parts_from(position) if position < shard.stop else ():
+        part = Shard(len(parts), position, stop, folder / "rows" / f"part-{position:09d}-{stop:09d}.parquet")
+        write_shard(part, rows, features)
+        parts.append(part.path)
+        position = stop
+    failures, stats = read_failures(folder, "part"), read_stats(folder, "part")
+    remove_stale(shard.path)
+    with atomic(shard.path) as temporary:
+        with pq.ParquetWriter(temporary, features.arrow_schema) as writer:
+            for path in parts:
+                writer.write_table(pq.read_table(path))
+        _write_failures(shard.path, failures)
+        reasons = Counter(failure["reason"] for failure in failures)
+        _write_stats(shard.path, temporary, stats["rows"], reasons, stats["seconds"])
+    shutil.rmtree(folder)
 
 
 def read_shards(input_dir: str | Path, name: str, columns: list[str] | None = None) -> Dataset:
@@ -113,12 +146,27 @@ def read_shards(input_dir: str | Path, name: str, columns: list[str] | None = No
         raise UserError(_damaged(paths) or f"{folder}: shards {name!r} cannot be read: {error}") from error
 
 
+def read_shard(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one shard without images. UserError where it is damaged."""
+    try:
+        yield from pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(_damaged([path]) or f"{path} cannot be read: {error}") from error
+
+
 def read_failures(input_dir: str | Path, name: str) -> list[dict[str, Any]]:
     """The failures of all shards, in order of position: each record's values and "reason"."""
     lines = (
         f.read_text(encoding="utf-8").splitlines() for f in sorted(Path(input_dir).glob(f"{name}-*.failures.jsonl"))
     )
     return [json.loads(line) for file in lines for line in file]
+
+
+def read_stats(input_dir: str | Path, name: str) -> dict[str, Any]:
+    """Rows, bytes and seconds over all shards; seconds are those of all workers together."""
+    files = sorted(Path(input_dir).glob(f"{name}-*.stats.json"))
+    every = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return {key: sum(stats[key] for stats in every) for key in ("rows", "bytes", "seconds")}
 
 
 def png(image: Image.Image) -> bytes:
@@ -148,26 +196,34 @@ def _keep(rows: Iterable[Any], failures: list[Failure]) -> Iterator[Mapping[str,
 
 
 def _write_group(writer: pq.ParquetWriter, group: list[Mapping[str, Any]], features: Features) -> int:
-    encoded = [features.encode_example(_embed(row, features)) for row in group]
+    encoded = [features.encode_example(_embed(row)) for row in group]
     writer.write_table(pa.Table.from_pylist(encoded, schema=features.arrow_schema))
     return len(group)
 
 
-def _embed(row: Mapping[str, Any], features: Features) -> dict[str, Any]:
+def _embed(row: Mapping[str, Any]) -> dict[str, Any]:
     """Images as bytes: `datasets` would store the path alone of one that was opened from a file."""
-    return {
-        key: {"bytes": png(value), "path": None} if isinstance(features.get(key), ImageFeature) else value
-        for key, value in row.items()
-    }
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, Image.Image):
+            return {"bytes": png(value), "path": None}
+        return [bare(item) for item in value] if isinstance(value, list) else value
+
+    return {key: bare(value) for key, value in row.items()}
 
 
-def _write_failures(path: Path, failures: list[Failure]) -> None:
+def _write_failures(path: Path, failures: list[dict[str, Any]]) -> None:
     beside = path.parents[1] / f"{path.stem}.failures.jsonl"
     if not failures:
         return beside.unlink(missing_ok=True)
     with atomic(beside) as temporary:
-        rows = (json.dumps({**f.record, "reason": f.reason}, ensure_ascii=False) for f in failures)
+        rows = (json.dumps(failure, ensure_ascii=False) for failure in failures)
         temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _write_stats(path: Path, written: Path, rows: int, failed: Counter[str], seconds: float) -> None:
+    stats = {"rows": rows, "failed": dict(failed.most_common()), "bytes": written.stat().st_size}
+    write_json(path.parents[1] / f"{path.stem}.stats.json", {**stats, "seconds": round(seconds, 2)})
 
 
 def _damaged(paths: list[Path]) -> str:

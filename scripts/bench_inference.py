@@ -32,13 +32,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dsd.infer.guidance import Conditions, Network
 from dsd.infer.pipeline import DSDPipeline
-from dsd.infer.speed import Speed
 from dsd.manifest import write_json
 from dsd.models.adapter import ATTENTION, NAME
 from dsd.models.base import load_pipeline, to_device
 from dsd.models.conditional import join, split
 from dsd.models.latents import canvas_tokens, img_ids
 from dsd.models.shapes import random_flux_dev
+from dsd.models.speed import Speed
 
 CASES = {"one pass": (1.0, 1.0), "dual guidance, equal scales": (2.0, 2.0), "dual guidance": (1.5, 3.0)}
 PROMPT = "a red round critter with a hat, big, in the middle, beach, sunset"
@@ -187,7 +187,8 @@ def main() -> None:
     size, length = arguments.size or (64 if small else 512), 56 if small else 512
     port, ours = students(arguments.shape, device, arguments.rank or (16 if small else 128))
     difference, flops = per_forward(port, ours, size, length)
-    Speed("bench", True, arguments.compile, arguments.attention_backend, True, None)(ours)
+    Speed("bench", True, arguments.compile, arguments.attention_backend, True, None)(ours, device)
+    ours.precompute = True
     image = Image.effect_mandelbrot((size, size), (-3, -2.5, 2, 2.5), 100).convert("RGB")
     peak = matmul_flops(device) if device.type == "cuda" else None
     rows = []

@@ -51,7 +51,7 @@ def write_all(folder: Path, shard: int = 0, num_shards: int = 1) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = (f for f in folder.rglob("*") if f.is_file())
+    files = (f for f in folder.rglob("*") if f.is_file() and not f.name.endswith(".stats.json"))  # they hold seconds
     return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 

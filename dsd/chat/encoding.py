@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import weakref
 from io import BytesIO
 
 from PIL import Image
@@ -10,6 +11,7 @@ from PIL import Image
 from dsd.models.latents import to_rgb
 
 MIME = "image/png"
+_digests: dict[int, tuple[weakref.ref[Image.Image], str]] = {}  # images are no keys: they compare by their pixels
 
 
 def png(image: Image.Image, longest: int = 1024) -> bytes:
@@ -22,9 +24,17 @@ def png(image: Image.Image, longest: int = 1024) -> bytes:
 
 
 def digest(image: Image.Image) -> str:
-    """Of what `png` would show: pixels, whatever file they came in; much faster than encoding them."""
-    image = to_rgb(image)
-    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    """Of what `png` would show: pixels, whatever file they came in; much faster than encoding them.
+
+    A panel is asked about in many pairs, so an image object's digest is remembered while it lives.
+    """
+    key = id(image)
+    reference, known = _digests.get(key, (None, ""))
+    if reference is None or reference() is not image:
+        rgb = to_rgb(image)
+        known = hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
+        _digests[key] = weakref.ref(image, lambda _: _digests.pop(key, None)), known
+    return known
 
 
 def data_url(image: Image.Image) -> str:

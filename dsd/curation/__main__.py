@@ -1,9 +1,10 @@
 """`dsd-curate`: grids -> judged pairs. Reads a data_gen folder; writes verdicts, `pairs/` and `rejected/`."""
 
+import functools
 import logging
-import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from dsd.chat.service import Service, spent
 from dsd.curation.agreement import agreement, read_labels, table
 from dsd.curation.judging import Looking, judge_grids, judged_swapped
 from dsd.curation.pairs import directed_pairs
+from dsd.curation.reference_sets import reference_sets
 from dsd.curation.report import per_thousand, reason_class, steps, write_report
+from dsd.curation.seams import Cutter
 from dsd.curation.selection import Selection
 from dsd.errors import UserError
 from dsd.manifest import atomic, is_finished, read_manifest, write_json, write_manifest
 from dsd.models.config import ModelConfig
 from dsd.pictures import contact_sheet
-from dsd.records import Pair, Verdict, features
-from dsd.shards import Shard, pending_shards, read_failures, read_shards, write_shard
+from dsd.records import Pair, ReferenceSet, Verdict, features
+from dsd.shards import Shard, pending_shards, read_failures, read_shard, read_shards, read_stats, write_shard
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ class Mode(Enum):
 
 @dataclass
 class Prefilter:
-    """By score, such as {dinov2: 0.5}."""
+    """By score: brightness, contrast, sharpness (curation.quality), and that of features=, such as {dinov2: 0.5}."""
 
     minimum: dict[str, float] = field(default_factory=dict)
     maximum: dict[str, float] = field(default_factory=dict)
@@ -63,7 +66,9 @@ class CurationConfig:
     device: str = "auto"
     panels: Any = MISSING  # -> curation.seams.Cutter
     features: Any = None  # -> curation.features.Features: a score of its own for every pair
-    prefilter: Prefilter = field(default_factory=Prefilter)  # bounds on that score; outside them no judge is asked
+    prefilter: Prefilter = field(
+        default_factory=Prefilter
+    )  # bounds on what costs nothing; outside them no judge is asked
     judge: Any = MISSING  # -> vlm.Judge
     describe_rejected: bool = (
         True  # captions and instructions for rejected pairs, too; false saves a paid judge's calls
@@ -72,25 +77,28 @@ class CurationConfig:
     model: ModelConfig = MISSING  # for vlm=local: its dtype
     cache_dir: str = MISSING
     selection: Any = MISSING  # -> curation.selection.Selection
+    max_references: int = MISSING  # above 1: sets of as many references for one target as well, in sets/
 
 
 IGNORED = (  # when and where, not what
     "experiment", "mode", "labels", "verdicts_dir", "batch_size", "shard", "num_shards", "cache_dir", "vlm.cache",
     "vlm.limits", "judge.service.cache", "judge.service.limits",
 )  # fmt: skip
+LATER = ("selection", "max_references", "verdicts_dir")  # what no verdict depends on
 
 
 @stage("curation", CurationConfig)
 def main(cfg: DictConfig) -> None:
-    for name in ("rows_per_shard", "batch_size"):
+    for name in ("rows_per_shard", "batch_size", "max_references"):
         if cfg[name] < 1:
             raise UserError(f"{name}={cfg[name]}: at least 1 is needed")
     if cfg.mode is Mode.agreement:
         return compare(cfg)
     source = read_manifest(cfg.grids, "data_gen")
-    output_dir, began = Path(cfg.output_dir), time.monotonic()
+    output_dir = Path(cfg.output_dir)
     config_hash = claim(output_dir, cfg, IGNORED)
-    claim(Path(cfg.verdicts_dir) / "verdicts_config", cfg, (*IGNORED, "selection", "verdicts_dir"))
+    verdicts_dir = Path(cfg.verdicts_dir)
+    claim(verdicts_dir / "verdicts_config", cfg, (*IGNORED, *LATER), verdicts_dir / "verdicts")
     if is_finished(output_dir, "curation"):
         log.info("curation: done already, in %s", output_dir)
         return
@@ -98,25 +106,30 @@ def main(cfg: DictConfig) -> None:
     grids = read_shards(cfg.grids, "grids")
 
     state = PartialState()
-    worker = cfg.shard * state.num_processes + state.process_index
-    judge_pending(cfg, grids, worker, cfg.num_shards * state.num_processes, state.is_local_main_process)
+    worker, workers = cfg.shard * state.num_processes + state.process_index, cfg.num_shards * state.num_processes
+    judge_pending(cfg, grids, worker, workers, state.is_local_main_process)
+    todo = pending_shards(output_dir, "pairs", len(grids), cfg.rows_per_shard, worker, workers)
+    for shard in tqdm(todo, desc="pairs", unit="shard", mininterval=1, disable=not state.is_local_main_process):
+        rows = functools.partial(pairs_of, shard, grids, verdicts_dir, cut, selection, config_hash)
+        write_shard(beside(shard, "rejected"), (pair for pair in rows() if not pair.kept), features(Pair))
+        if cfg.max_references > 1:
+            kept = (pair for pair in rows() if pair.kept)
+            write_shard(beside(shard, "sets"), reference_sets(kept, cfg.max_references), features(ReferenceSet))
+        write_shard(
+            shard, (pair for pair in rows() if pair.kept), features(Pair)
+        )  # last, as it says that all are there
     state.wait_for_everyone()
-    if not state.is_main_process or pending_shards(cfg.verdicts_dir, "verdicts", len(grids), cfg.rows_per_shard):
+    if not state.is_main_process or pending_shards(output_dir, "pairs", len(grids), cfg.rows_per_shard):
         log.info("curation: shard %d of %d judged, others are still to come", cfg.shard, cfg.num_shards)
         return
 
-    verdicts: dict[int, list[Verdict]] = defaultdict(list)
-    for row in read_shards(cfg.verdicts_dir, "verdicts"):
-        verdicts[row["grid"]].append(Verdict(**row))
-    for name, kept in (("pairs", True), ("rejected", False)):
-        rows = (p for p in directed_pairs(grids, verdicts, cut, selection, config_hash) if p.kept is kept)
-        write_shard(Shard(0, 0, 0, output_dir / name / f"{name}-00000-of-00001.parquet"), rows, features(Pair))
     pairs, rejected = read_shards(output_dir, "pairs"), read_shards(output_dir, "rejected")
     reasons = Counter(reason_class(reason) for reason in rejected["rejection"])
     refusals = read_failures(cfg.verdicts_dir, "verdicts")
-    refused, seconds = len(refusals), round(time.monotonic() - began, 1)
-    said = read_shards(cfg.verdicts_dir, "verdicts", columns=["defect"])
-    done = steps(source["counts"], read_failures(cfg.grids, "grids"), said, refusals, rejected, len(pairs))
+    refused, verdicts = len(refusals), read_shards(verdicts_dir, "verdicts", columns=["defect"])
+    folders = {"verdicts": verdicts_dir, "rejected": output_dir, "pairs": output_dir}
+    seconds = round(sum(read_stats(folder, name)["seconds"] for name, folder in folders.items()), 1)
+    done = steps(source["counts"], read_failures(cfg.grids, "grids"), verdicts, refusals, rejected, len(pairs))
     paid = spent(cfg.vlm.cache, purpose(cfg), instantiate(cfg.vlm.limits)) if cfg.vlm else {}
     took = per_thousand(
         len(pairs), {"data_gen": source.get("seconds", 0.0), "curation": seconds}, paid.get("cost", 0.0)
@@ -125,7 +138,7 @@ def main(cfg: DictConfig) -> None:
         overview(pairs, rejected).save(temporary, "PNG")
     write_report(output_dir / "report.html", done, took, paid, pairs, rejected)
     counts = {
-        "judged": sum(map(len, verdicts.values())),
+        "judged": len(verdicts),
         "pairs": len(pairs),
         "rejected": len(rejected),
         "refused": refused,
@@ -191,6 +204,22 @@ def judge_pending(cfg: DictConfig, grids: Dataset, worker: int, workers: int, sh
     with tqdm(total=num, desc="verdicts", unit="grid", mininterval=1, disable=not show) as bar:
         for shard in todo:
             write_shard(shard, judge_grids(shard, grids, look, cfg.batch_size, bar), features(Verdict))
+
+
+def pairs_of(
+    shard: Shard, grids: Dataset, verdicts_dir: Path, cut: Cutter, selection: Selection, config_hash: str
+) -> Iterator[Pair]:
+    """The directed pairs of grids shard.start..stop-1, kept or not."""
+    verdicts: defaultdict[int, list[Verdict]] = defaultdict(list)
+    for row in read_shard(verdicts_dir / "verdicts" / beside(shard, "verdicts").path.name):
+        verdicts[row["grid"]].append(Verdict(**row))
+    rows = grids.select(range(shard.start, min(shard.stop, len(grids))))
+    return directed_pairs(rows, verdicts, cut, selection, config_hash)
+
+
+def beside(shard: Shard, name: str) -> Shard:
+    """The same part of the work, of another kind of record."""
+    return replace(shard, path=shard.path.parents[1] / name / shard.path.name.replace("pairs", name, 1))
 
 
 def overview(pairs: Dataset, rejected: Dataset, num: int = 6) -> Any:

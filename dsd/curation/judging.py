@@ -10,8 +10,8 @@ from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
-from dsd.curation.defects import defect
 from dsd.curation.features import Features
+from dsd.curation.quality import quality
 from dsd.curation.seams import Cutter
 from dsd.curation.selection import Selection
 from dsd.records import Verdict
@@ -50,28 +50,28 @@ class Looking:
     cut: Cutter
     judge: Judge
     features: Features | None = None  # gives a score of its own to every pair
-    prefilter: Selection = field(default_factory=lambda: Selection(require_same=False))  # bounds on that score
+    prefilter: Selection = field(default_factory=lambda: Selection(require_same=False))  # bounds on what costs nothing
     describe_rejected: bool = True  # captions and instructions for pairs that the judge says no to
 
 
 def judge_grids(shard: Shard, grids: Dataset, look: Looking, batch_size: int, bar: tqdm) -> Iterator[Verdict | Failure]:
     """Yield a verdict for every pair of panels of grids shard.start..stop-1 (rows of `grids`), in order.
 
-    A pair with a defective panel, or outside the prefilter's bounds, never reaches the judge. A pair that the judge
-    refuses is a failure with its reason.
+    A pair of a sheet with another layout, or outside the prefilter's bounds, never reaches the judge. A pair that the
+    judge refuses is a failure with its reason.
     """
     for start in range(shard.start, shard.stop, batch_size):
         rows = grids.select(range(start, min(start + batch_size, shard.stop)))
         pairs: list[Candidate] = []
         panels: dict[Panel, Image.Image] = {}
-        faults: dict[Panel, str] = {}
+        fault_of: dict[Candidate, str] = {}
         for row in rows:
             found = look.cut(row["image"], row["layout"])
             panels |= {(row["index"], number): cell for number, cell in enumerate(found.images)}
-            faults |= {(row["index"], number): found.fault or defect(cell) for number, cell in enumerate(found.images)}
-            pairs += candidates(row["index"], found.images)
-        fault_of = {pair: next(filter(None, map(faults.get, pair.panels)), "") for pair in pairs}
-        scores = similarities(look.features, panels, pairs)
+            here = candidates(row["index"], found.images)
+            fault_of |= dict.fromkeys(here, found.fault)
+            pairs += here
+        scores = cheap_scores(look.features, panels, pairs)
         for pair in pairs:
             fault_of[pair] = fault_of[pair] or look.prefilter.out_of_bounds(scores[pair])
         sound = [pair for pair in pairs if not fault_of[pair]]
@@ -94,14 +94,20 @@ def judged_swapped(keys: Sequence[PairKey], grids: Dataset, cut: Cutter, judge: 
     return {key: a.same for key, a in zip(asked, answers, strict=True) if isinstance(a, Judged)}
 
 
-def similarities(
+def cheap_scores(
     features: Features | None, panels: Mapping[Panel, Image.Image], pairs: Sequence[Candidate]
 ) -> dict[Candidate, dict[str, float]]:
-    """The embedding's score of every pair, by its name; none without an embedding."""
-    if features is None or not panels:
-        return {pair: {} for pair in pairs}
-    vectors = dict(zip(panels, features(list(panels.values())), strict=True))
-    return {pair: {features.name: float(vectors[pair.panels[0]] @ vectors[pair.panels[1]])} for pair in pairs}
+    """The quality of every pair's worse panel, and likeness by the embedding's name where there is one."""
+    worth = {name: quality(panel) for name, panel in panels.items()}
+    scores = {
+        pair: {name: min(worth[panel][name] for panel in pair.panels) for name in worth[pair.panels[0]]}
+        for pair in pairs
+    }
+    if features is not None and panels:
+        vectors = dict(zip(panels, features(list(panels.values())), strict=True))
+        for pair in pairs:
+            scores[pair][features.name] = float(vectors[pair.panels[0]] @ vectors[pair.panels[1]])
+    return scores
 
 
 def describe(judge: Judge, panels: Mapping[Panel, Image.Image], pairs: Sequence[Candidate]) -> dict[Any, str | Refusal]:

@@ -1,48 +1,57 @@
 """Draws the grids of a range of positions."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-
-from tqdm import tqdm
+from typing import TypeVar
 
 from dsd.data_gen.prompts import NoPrompt, PromptSource
 from dsd.data_gen.teachers import Teacher
 from dsd.flow import seed_at
 from dsd.records import Grid, Prompt
-from dsd.shards import Failure, Shard
+from dsd.shards import Failure
 
 log = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 
 def draw(
-    shard: Shard, prompt_at: PromptSource, teacher: Teacher, seed: int, batch_size: int, config_hash: str, bar: tqdm
-) -> Iterator[Grid | Failure]:
-    """Yield the grids at shard.start..stop-1, in order. Prompts of one layout that stand together share a batch."""
-    prompts = []
-    for index, asked in enumerate(ask_all(prompt_at, range(shard.start, shard.stop)), shard.start):
-        if isinstance(asked, Prompt):
-            prompts.append(asked)
-        else:
-            yield Failure({"index": index}, f"no prompt: {asked}")
-            bar.update(1)
-    for batch in same_layout(prompts, batch_size):
-        seeds = [seed_at(seed, prompt.index) for prompt in batch]
-        try:
-            images = teacher(batch, seeds)
-        except Exception as error:  # one bad batch must not stop a long job; out of memory is for the user to mend
-            if "out of memory" in str(error).lower():
-                raise
-            log.warning("grids %d-%d failed: %s", batch[0].index, batch[-1].index, error)
-            yield from (Failure({"index": p.index, "prompt": p.prompt}, repr(error)) for p in batch)
-            bar.update(len(batch))
-            continue
-        for prompt, image, grid_seed in zip(batch, images, seeds, strict=True):
-            fields = {name: value for name, value in vars(prompt).items() if name != "source"}
-            yield Grid(
-                **fields, image=image, seed=grid_seed, height=image.height, width=image.width, config_hash=config_hash
-            )
-        bar.update(len(batch))
+    positions: range, prompt_at: PromptSource, teacher: Teacher, seed: int, batch_size: int, config_hash: str
+) -> Iterator[tuple[int, list[Grid | Failure]]]:
+    """Yield the grids at these positions in batches, each with the position after its last."""
+    asked = list(ask_all(prompt_at, positions))
+    teacher.prepare([prompt for prompt in asked if isinstance(prompt, Prompt)])
+    position = positions.start
+    for batch in one_layout(asked, batch_size):
+        prompts = [prompt for prompt in batch if isinstance(prompt, Prompt)]
+        drawn = iter(attempt(prompts, teacher, [seed_at(seed, prompt.index) for prompt in prompts], config_hash))
+        rows = [
+            next(drawn) if isinstance(item, Prompt) else Failure({"index": index}, f"no prompt: {item}")
+            for index, item in enumerate(batch, position)
+        ]
+        position += len(batch)
+        yield position, rows
+
+
+def attempt(
+    prompts: Sequence[Prompt], teacher: Teacher, seeds: Sequence[int], config_hash: str
+) -> list[Grid | Failure]:
+    """The grids of one batch, or why they could not be drawn."""
+    if not prompts:
+        return []
+    try:
+        images = teacher(prompts, seeds)
+    except Exception as error:  # one bad batch must not stop a long job; out of memory is for the user to mend
+        if "out of memory" in str(error).lower():
+            raise
+        log.warning("grids %d-%d failed: %s", prompts[0].index, prompts[-1].index, error)
+        return [Failure({"index": prompt.index, "prompt": prompt.prompt}, repr(error)) for prompt in prompts]
+    asked = [{name: value for name, value in vars(prompt).items() if name != "source"} for prompt in prompts]
+    return [
+        Grid(**fields, image=image, seed=seed, height=image.height, width=image.width, config_hash=config_hash)
+        for fields, image, seed in zip(asked, images, seeds, strict=True)
+    ]
 
 
 def ask_all(prompt_at: PromptSource, indices: range) -> Iterator[Prompt | NoPrompt]:
@@ -58,13 +67,27 @@ def ask_all(prompt_at: PromptSource, indices: range) -> Iterator[Prompt | NoProm
         yield from pool.map(one, indices)
 
 
-def same_layout(prompts: Sequence[Prompt], batch_size: int) -> Iterator[list[Prompt]]:
-    """Batches of at most `batch_size` consecutive prompts, each of one layout."""
-    batch: list[Prompt] = []
-    for prompt in prompts:
-        if batch and (len(batch) == batch_size or prompt.layout != batch[0].layout):
+def one_layout(asked: Sequence[Prompt | NoPrompt], batch_size: int) -> Iterator[list[Prompt | NoPrompt]]:
+    """Batches of at most `batch_size` consecutive positions, whose prompts share a layout."""
+    batch: list[Prompt | NoPrompt] = []
+    for item in asked:
+        layouts = {other.layout for other in (*batch, item) if isinstance(other, Prompt)}
+        if len(layouts) > 1 or len(batch) == batch_size:
             yield batch
             batch = []
-        batch.append(prompt)
+        batch.append(item)
     if batch:
         yield batch
+
+
+def ahead(items: Iterable[Item], num: int = 1) -> Iterator[Item]:
+    """The same items (none is None) in their order, the next `num` of them made by another thread while one is used."""
+    iterator = iter(items)
+    pool = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(pool.submit(next, iterator, None) for _ in range(num + 1))
+        while (item := waiting.popleft().result()) is not None:
+            yield item
+            waiting.append(pool.submit(next, iterator, None))
+    finally:
+        pool.shutdown(cancel_futures=True)

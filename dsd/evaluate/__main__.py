@@ -17,7 +17,7 @@ from dsd.app import claim, stage
 from dsd.errors import UserError
 from dsd.evaluate import table
 from dsd.evaluate.inputs import Inputs, open_inputs
-from dsd.evaluate.judged import count_reasons, join, measure_curation, pair_key, reason_class
+from dsd.evaluate.judged import count_reasons, filters, join, measure_curation, pair_key, reason_class
 from dsd.evaluate.measures import Scored, chance, measure_arms, same_jobs, score, truth_of
 from dsd.evaluate.plots import measures_figure
 from dsd.evaluate.recogniser import Reading, Recogniser, read_all
@@ -166,7 +166,8 @@ def summarise_curation(
         verdicts = inputs.verdicts.select_columns(["grid", "first", "second", "same", "scores", "defect"])
         rejected_rows = without_images(inputs.rejected)
         left_out = {pair_key(row) for row in rejected_rows if reason_class(row["rejection"]) == "evaluation subject"}
-        judged = join(verdicts, {pair_key(row) for row in without_images(inputs.pairs)}, left_out, sheets)
+        kept_pairs = {pair_key(row) for row in without_images(inputs.pairs)}
+        judged = join(verdicts, kept_pairs, left_out, sheets, filters(inputs.config("curated")))
         accuracy = measure_curation(judged, num_resamples, rng)
     return {
         "kept": kept,

@@ -48,6 +48,13 @@ class Inputs:
     def fingerprints(self) -> dict[str, dict[str, str]]:
         return {run.name: run.fingerprint for run in self.runs}
 
+    def config(self, name: str) -> dict[str, Any]:
+        """The config of a run, as plain values; {} where it left none."""
+        (text,) = [run.config for run in self.runs if run.name == name]
+        found = OmegaConf.to_container(OmegaConf.create(text or "{}"))
+        assert isinstance(found, dict)
+        return {str(key): value for key, value in found.items()}
+
     @property
     def costs(self) -> dict[str, dict[str, float]]:
         """Each stage's seconds and peak memory in MB, as far as its manifest says."""

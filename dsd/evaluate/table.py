@@ -88,6 +88,15 @@ def curation_rows(summary: dict[str, Any]) -> Rows:
     return [["pairs of one subject", "precision", "recall", "pairs"], *rows]
 
 
+def filter_rows(summary: dict[str, Any]) -> Rows:
+    """Each filter of the curation by itself, and all of them together, over all pairs of panels."""
+    rows = [
+        [name, number(found["precision"]), number(found["recall"]), str(found["precision"]["n"])]
+        for name, found in summary["curation"]["accuracy"]["filters"].items()
+    ]
+    return [["a filter by itself", "precision", "recall", "pairs"], *rows]
+
+
 def tables(summary: dict[str, Any]) -> Iterator[Rows]:
     """All that the summary has numbers for, the arms first."""
     yield arms_rows(summary)
@@ -98,6 +107,7 @@ def tables(summary: dict[str, Any]) -> Iterator[Rows]:
         yield teacher_rows(summary)
     if summary["curation"] and summary["curation"]["accuracy"]:
         yield curation_rows(summary)
+        yield filter_rows(summary)
 
 
 def title(name: str) -> str:

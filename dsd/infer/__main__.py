@@ -60,7 +60,7 @@ class InferConfig:
     device: str = "auto"
     model: ModelConfig = MISSING
     method: Any = MISSING  # -> infer.methods.Method
-    speed: Any = MISSING  # -> infer.speed.Speed
+    speed: Any = MISSING  # -> models.speed.Speed
     memory: Any = MISSING  # -> (pipeline, device), infer.memory
     quantization: Any = MISSING  # -> (pipeline, device), models.quantize
 

@@ -11,9 +11,9 @@ from torchvision.transforms.functional import to_pil_image
 
 from dsd.flow import generator_at
 from dsd.infer.pipeline import DSDPipeline
-from dsd.infer.speed import Speed
 from dsd.models.base import load_pipeline, to_device
 from dsd.models.latents import to_pixels
+from dsd.models.speed import Speed
 
 Prepare = Callable[[DiffusionPipeline, torch.device], None]  # see quantize.py and memory.py
 
@@ -68,7 +68,9 @@ class Student:
             path, adapter, transformer, lora, dict(map(weighted, style_loras)), fuse=speed.fuse, dtype=dtype
         )
         quantization(self.pipeline, where)
-        speed(self.pipeline)
+        speed(self.pipeline, where)
+        self.pipeline.precompute = speed.precompute
+        self.pipeline.guidance_batching = not self.one_by_one  # a step cache has one context a pass
         memory(self.pipeline, where)
         self.pipeline.set_progress_bar_config(disable=True)
 

@@ -40,6 +40,9 @@ class ToyboxPrompts:
 class Oracle:
     """Draws what a prompt asks for with the world's own code: every unnamed detail the same in all panels."""
 
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        """Nothing to prepare."""
+
     def __call__(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Image.Image]:
         return [self._draw(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
 

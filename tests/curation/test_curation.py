@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import load_dataset
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from dsd.curation.defects import defect
+from dsd.curation.quality import quality
 from dsd.curation.selection import Selection
 from dsd.errors import UserError
 from dsd.manifest import read_manifest, write_manifest
@@ -107,21 +107,71 @@ def test_refusals_are_failures_with_a_reason(run, grids, tmp_path) -> None:
     assert "36 refused" in said
 
 
+def test_quality_of_a_panel(grids) -> None:
+    panel = cut(read_shards(grids, "grids")[0]["image"], "2x2")[0]
+    black, flat = Image.new("RGB", (64, 64)), Image.new("RGB", (64, 64), (90, 120, 200))
+    blurred = panel.filter(ImageFilter.GaussianBlur(2))
+    assert quality(black) == {"brightness": 0, "contrast": 0, "sharpness": 0}
+    assert quality(flat)["contrast"] == 0 < 50 < quality(flat)["brightness"]
+    assert quality(blurred)["sharpness"] < quality(panel)["sharpness"] / 20
+    assert quality(blurred)["brightness"] == pytest.approx(quality(panel)["brightness"], abs=2)
+
+
 def test_defective_panels_never_reach_the_judge(run, grids, tmp_path) -> None:
     source = read_shards(grids, "grids")[0]
-    black, flat = Image.new("RGB", (64, 64)), Image.new("RGB", (64, 64), (90, 120, 200))
-    assert (defect(black), defect(flat), defect(cut(source["image"], "2x2")[0])) == ("black panel", "flat panel", "")
+    black = Image.new("RGB", (64, 64))
+    blurred = cut(source["image"], "2x2")[0].filter(ImageFilter.GaussianBlur(2))
+    source["image"].paste(blurred, (0, 0))
     source["image"].paste(black, (64, 64))
     folder = tmp_path / "grids"
     write_shard(Shard(0, 0, 1, folder / "grids" / "grids-00000-of-00001.parquet"), [Grid(**source)], features(Grid))
     write_manifest(folder, "data_gen", {"grids": 1}, config_hash="c0ffee")
-    run("curation", f"grids={folder}", f"output_dir={tmp_path / 'pairs'}", "device=cpu")
-    found = read_shards(tmp_path / "pairs", "rejected")
-    black_ones = [row for row in found if 3 in (row["reference_panel"], row["target_panel"])]
-    assert len(black_ones) == 6
-    assert all(
-        row["rejection"] == "black panel: not shown to the judge" and row["scores"] == "{}" for row in black_ones
+    run(
+        "curation",
+        f"grids={folder}",
+        f"output_dir={tmp_path / 'pairs'}",
+        "device=cpu",
+        "prefilter.minimum.sharpness=500",
     )
+    found = read_shards(tmp_path / "pairs", "rejected")
+    shows = [(row["rejection"], {row["reference_panel"], row["target_panel"]}) for row in found]
+    black_ones = [reason for reason, panels in shows if 3 in panels]
+    blurred_ones = [reason for reason, panels in shows if 0 in panels and 3 not in panels]
+    assert len(black_ones) == 6
+    assert len(blurred_ones) == 4
+    assert all(reason == "low brightness: 0.000, the bound is 12: not shown to the judge" for reason in black_ones)
+    assert all(reason.startswith("low sharpness: ") for reason in blurred_ones)
+
+
+def test_sets_of_references_for_one_target(run, grids, tmp_path) -> None:
+    run("curation", f"grids={grids}", f"output_dir={tmp_path}", "selection=all", "max_references=2", "rows_per_shard=5")
+    pairs, sets = read_shards(tmp_path, "pairs"), read_shards(tmp_path, "sets")
+    references: dict = {}
+    for row in pairs:
+        references.setdefault((row["grid"], row["target_panel"]), []).append(row)
+    wanted = {key: rows[:2] for key, rows in references.items() if len(rows) > 1}
+    assert [(row["grid"], row["target_panel"]) for row in sets] == sorted(wanted)
+    for row in sets:
+        chosen = sorted(references[row["grid"], row["target_panel"]], key=lambda r: r["reference_panel"])[:2]
+        assert row["reference_panels"] == [r["reference_panel"] for r in chosen]
+        assert [image.tobytes() for image in row["references"]] == [r["conditioning"].tobytes() for r in chosen]
+        assert row["image"].tobytes() == chosen[0]["image"].tobytes()
+        assert row["caption"] == chosen[0]["caption"]
+
+
+def test_pairs_are_divided_as_verdicts_are(run, grids, tmp_path) -> None:
+    """Two workers, three shards, no prefilter's shard lost: the same pairs as one worker makes."""
+    parts = (f"grids={grids}", "num_shards=2", "rows_per_shard=5", f"output_dir={tmp_path / 'two'}")
+    assert "others are still to come" in run("curation", *parts, "shard=1")
+    run("curation", *parts, "shard=0")
+    run("curation", f"grids={grids}", "rows_per_shard=12", f"output_dir={tmp_path / 'one'}")
+    for name in ("pairs", "rejected"):
+        two, one = (
+            read_shards(tmp_path / folder, name).remove_columns(["config_hash", "scores"]) for folder in ("two", "one")
+        )
+        assert two.with_format("arrow")[:].equals(one.with_format("arrow")[:])
+        assert sum(1 for _ in (tmp_path / "two" / name).iterdir()) == 3
+    assert json.loads((tmp_path / "two" / "pairs-00001-of-00003.stats.json").read_text())["rows"] > 0
 
 
 def test_panels_are_cut_row_by_row() -> None:

@@ -56,7 +56,7 @@ def test_the_paper_s_steps_give_pairs_with_both_captions(run, grids, tmp_path) -
     assert len(pairs) > 0
     assert set(pairs["caption"]) == {"a critter on the beach"}
     assert set(pairs["instruction"]) == {"put it on the beach"}
-    assert json.loads(pairs[0]["scores"]) == {"parts": 4.0, "worst_part": 4.0}
+    assert {"parts": 4.0, "worst_part": 4.0}.items() <= json.loads(pairs[0]["scores"]).items()
     verdicts = rows(tmp_path)
     assert len(verdicts) == 12 * 6
     kept = [v for v in verdicts if v["same"]]

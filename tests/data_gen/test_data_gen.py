@@ -1,23 +1,30 @@
 """Prompts -> grids: the same grids however the work is divided or interrupted."""
 
 import json
+import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, load_dataset
 from PIL import Image
 
+from dsd.data_gen.grids import ahead
 from dsd.data_gen.teachers import PipelineTeacher
 from dsd.manifest import read_manifest
+from dsd.models.base import load_pipeline
+from dsd.models.quantize import none
+from dsd.models.speed import Speed
 from dsd.records import Prompt
 from dsd.shards import read_failures, read_shards
 from dsd.toybox.prompts import Oracle
 
 BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
+EAGER = Speed("eager", True, False, None, False, None)
 ORACLE = ("teacher=oracle", "num_grids=12", "rows_per_shard=4")
 
 
@@ -45,6 +52,49 @@ def test_shards_and_batches_change_nothing(run, grids, tmp_path) -> None:
     assert read_manifest(tmp_path, "data_gen")["counts"] == {"grids": 12, "failed": 0}
     assert "done already" in run("data_gen", *parts, "rows_per_shard=8", "shard=0")
     assert (tmp_path / "overview.png").exists()
+
+
+def test_killed_at_random_moments_is_unbroken(run, start, tmp_path) -> None:
+    """With one open shard all the time: what was drawn of it before a kill is not drawn again."""
+    command = (
+        "teacher=oracle",
+        "num_grids=300",
+        "rows_per_shard=300",
+        "batch_size=4",
+        f"output_dir={tmp_path / 'killed'}",
+    )
+    rng, rows = random.Random(0), tmp_path / "killed" / "parts" / "grids-00000-of-00001" / "rows"
+    before: dict[Path, int] = {}
+    for _ in range(3):
+        process = start("data_gen", *command)
+        wanted = len(before) + rng.randrange(1, 15)
+        while len(list(rows.glob("part-*.parquet"))) < wanted and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.random() / 20)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        now = {file: file.stat().st_mtime_ns for file in rows.glob("part-*.parquet")}
+        assert before.items() <= now.items()
+        assert len(now) > len(before)
+        before = now
+    said = run("data_gen", *command)
+    run("data_gen", "teacher=oracle", "num_grids=300", "rows_per_shard=300", f"output_dir={tmp_path / 'unbroken'}")
+    assert raw(tmp_path / "killed") == raw(tmp_path / "unbroken")
+    assert "300 grids (0 failed)" in said
+    assert not (tmp_path / "killed" / "parts").exists()
+    stats = json.loads((tmp_path / "killed" / "grids-00000-of-00001.stats.json").read_text())
+    assert stats["rows"] == 300
+    assert stats["failed"] == {}
+    assert stats["seconds"] > 0
+    assert stats["bytes"] == (tmp_path / "killed" / "grids" / "grids-00000-of-00001.parquet").stat().st_size
+
+
+def test_a_shard_s_size_in_mb(run, tmp_path) -> None:
+    """64-pixel panels: 24,576 bytes a grid are reckoned, so 1 MB is 41 grids."""
+    run("data_gen", "teacher=oracle", "num_grids=82", "rows_per_shard=null", "shard_mb=1", f"output_dir={tmp_path}")
+    assert [
+        len(load_dataset("parquet", data_files=str(f), split="train")) for f in sorted((tmp_path / "grids").iterdir())
+    ] == [41, 41]
 
 
 def test_killed_and_run_again_is_unbroken(run, start, tmp_path) -> None:
@@ -83,13 +133,51 @@ def test_a_batch_that_fails_is_recorded_and_counted(run, tmp_path) -> None:
 
 
 def test_a_picture_depends_on_its_seed_alone() -> None:
-    teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, device="cpu")
+    teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, EAGER, none, device="cpu")
     prompts = [Prompt(i, f"sheet {i}", "1x2", ["", ""], "", "same", "") for i in range(3)]
+    teacher.prepare(prompts)
     together = teacher(prompts, [5, 6, 7])
     alone = teacher(prompts[1:2], [6])[0]
     assert alone.size == (32, 16)
     assert np.abs(np.asarray(together[1], int) - np.asarray(alone, int)).max() <= 1
     assert np.asarray(together[0]).tobytes() != np.asarray(together[1]).tobytes()
+
+
+def test_text_is_read_first_and_changes_nothing() -> None:
+    """Every distinct prompt once, before the first grid, by encoders that the drawing pipeline does not hold."""
+    teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, EAGER, none, device="cpu")
+    calls: list[int] = []
+    teacher.reader.text_encoder_2.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    prompts = [Prompt(i, f"sheet {i % 2}", "1x2", ["", ""], "", "same", "") for i in range(4)]
+    teacher.prepare(prompts)
+    assert calls == [2]
+    assert all(part is None for name, part in teacher.drawer.components.items() if "text" in name or "token" in name)
+    ours = teacher(prompts, [1, 2, 3, 4])
+    assert calls == [2]
+    stock = load_pipeline(str(BASE), "float32")
+    theirs = stock(
+        [prompt.prompt for prompt in prompts], generator=[torch.Generator().manual_seed(seed) for seed in (1, 2, 3, 4)],
+        height=16, width=32, num_inference_steps=2, guidance_scale=3.5, max_sequence_length=16,
+    ).images  # fmt: skip
+    assert all(np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1 for a, b in zip(ours, theirs, strict=True))
+
+
+def test_the_next_batch_is_drawn_while_one_is_written() -> None:
+    drawn: list[int] = []
+    items = (drawn.append(number) or number for number in range(1, 5))
+    seen = []
+    for number in ahead(items):
+        while len(drawn) < min(4, number + 1):  # else it would wait for ever
+            time.sleep(0.001)
+        seen.append(number)
+    assert seen == [1, 2, 3, 4]
+
+    def fails() -> Iterator[int]:
+        yield 1
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        list(ahead(fails()))
 
 
 @pytest.mark.parametrize(
@@ -112,6 +200,15 @@ def test_bad_input_is_one_line(refused, grids, tmp_path, monkeypatch, overrides,
     names = {override.split("=")[0] for override in overrides}
     assert words in refused("data_gen", *(d for d in defaults if d.split("=")[0] not in names), *overrides)
     assert raw(grids) == before
+
+
+def test_a_refused_first_run_takes_no_folder(run, refused, tmp_path) -> None:
+    """Neither prompts nor a model that do not exist bind the folder to their config."""
+    wanted = ("num_grids=2", f"output_dir={tmp_path}")
+    assert "nowhere.jsonl" in refused("data_gen", *wanted, "prompts=jsonl", "prompts.path=nowhere.jsonl")
+    assert "/nowhere" in refused("data_gen", *wanted, "model.path=/nowhere")
+    run("data_gen", *wanted, "teacher=oracle")
+    assert "seed: 0 there, 1 now" in refused("data_gen", *wanted, "teacher=oracle", "seed=1")
 
 
 def test_prompts_of_a_file(run, refused, tmp_path) -> None:

@@ -7,7 +7,7 @@ from worlds import PixelRecogniser, grids_run, infer_run
 
 from dsd.bootstrap import estimate, share, unit_weights
 from dsd.evaluate.__main__ import score_results
-from dsd.evaluate.judged import Judged, count_reasons, measure_curation, thresholds
+from dsd.evaluate.judged import Judged, count_reasons, filters, measure_curation, thresholds
 from dsd.evaluate.measures import chance, measure_arms, same_jobs, score
 from dsd.evaluate.sheets import measure_teacher, read_sheets
 from dsd.shards import read_shards
@@ -119,6 +119,31 @@ def test_precision_and_recall_of_selection_and_of_similarity() -> None:
     assert found["similarity_at_judge_recall"]["threshold"] == 0.7
     assert found["similarity_best_f1"]["threshold"] == 0.3
     assert found["similarity_best_f1"]["recall"]["value"] == 1
+
+
+def test_each_filter_by_itself_and_all_together() -> None:
+    """Pairs that a cheap filter threw out count against it, and have no score of the judge's."""
+    bounds = filters({"prefilter": {"minimum": {"sharpness": 2}}, "selection": {"maximum": {"similarity": 0.9}}})
+
+    def pair(grid: int, said_same: bool, is_same: bool, kept: bool, **scores: float) -> Judged:
+        passes = {name: passes(scores) for name, passes in bounds.items()}
+        return Judged(grid, said_same, kept, is_same, scores.get("similarity"), "similarity" in scores, passes)
+
+    every = [
+        pair(0, True, True, True, sharpness=3, similarity=0.8),
+        pair(0, True, True, False, sharpness=3, similarity=0.95),
+        pair(1, True, False, True, sharpness=3, similarity=0.7),
+        pair(1, False, True, False, sharpness=1),
+    ]
+    found = measure_curation(every, RESAMPLES, np.random.default_rng(0))
+    third = round(1 / 3, 4)
+    assert {name: [row[k]["value"] for k in ("precision", "recall")] for name, row in found["filters"].items()} == {
+        "sharpness ≥ 2": [round(2 / 3, 4), round(2 / 3, 4)],
+        "similarity ≤ 0.9": [0.5, third],
+        "the judge says same": [round(2 / 3, 4), round(2 / 3, 4)],
+        "all together": [0.5, third],
+    }
+    assert found["num_pairs"] == 3
 
 
 def test_equal_similarities_are_kept_together() -> None:

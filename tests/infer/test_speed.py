@@ -10,21 +10,23 @@ from torch._dynamo.utils import counters
 from dsd.errors import UserError
 from dsd.infer import memory
 from dsd.infer.pipeline import DSDPipeline
-from dsd.infer.speed import Speed
 from dsd.models import quantize
+from dsd.models.speed import Speed
 
 DATA = Path(__file__).parents[1] / "data" / "published_tiny"
 CPU = torch.device("cpu")
 GUIDED = {"image_guidance_scale": 1.5, "text_guidance_scale": 3.0}
 
 
-def load(**speed: object) -> DSDPipeline:
+def load(**settings: object) -> DSDPipeline:
     model = DATA / "dsd_model"
     lora = model / "pytorch_lora_weights.safetensors"
     pipeline = DSDPipeline.from_base(str(DATA / "base"), transformer=model / "transformer", lora=lora)
     pipeline.set_progress_bar_config(disable=True)
     exact = {"fuse": True, "compile": False, "attention_backend": None, "precompute": True, "step_cache": None}
-    Speed("test", **{**exact, **speed})(pipeline)
+    speed = Speed("test", **{**exact, **settings})
+    speed(pipeline, CPU)
+    pipeline.precompute, pipeline.guidance_batching = speed.precompute, speed.step_cache is None
     return pipeline
 
 

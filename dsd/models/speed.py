@@ -1,7 +1,8 @@
-"""How fast a pipeline draws: configs/speed/*.yaml. `exact` changes no picture but by rounding; `cached` does."""
+"""How fast a transformer runs: configs/speed/*.yaml. `exact` changes no picture but by rounding; `cached` does."""
 
 from dataclasses import dataclass
 
+import torch
 from diffusers import DiffusionPipeline, FirstBlockCacheConfig
 
 from dsd.errors import UserError
@@ -13,13 +14,13 @@ class Speed:
 
     name: str
     fuse: bool  # merge LoRA into the weights
-    compile: bool  # the transformer's blocks, each kind once; worth its minute for sets of jobs on a GPU
+    compile: bool | None  # the blocks, each kind once; worth its minute for many pictures. None: those, on a GPU
     attention_backend: str | None  # diffusers' names, such as _native_cudnn; None leaves torch's choice
-    precompute: bool  # modulations, projected text and positions once for a picture
+    precompute: bool  # modulations, projected text and positions once for a picture (the student's pipeline)
     step_cache: float | None  # threshold of diffusers' FirstBlockCache; None computes every step
 
-    def __call__(self, pipeline: DiffusionPipeline) -> None:
-        """Prepare a pipeline that is where it will run."""
+    def __call__(self, pipeline: DiffusionPipeline, device: torch.device, many: bool = False) -> None:
+        """Prepare the transformer of a pipeline that will run on `device`, for one picture or for many."""
         transformer = pipeline.transformer
         if self.attention_backend is not None:
             try:
@@ -29,7 +30,5 @@ class Speed:
                 raise UserError(f"speed.attention_backend={self.attention_backend}: {reason}") from error
         if self.step_cache is not None:
             transformer.enable_cache(FirstBlockCacheConfig(threshold=self.step_cache))
-            pipeline.guidance_batching = False  # a cache for each pass
-        if self.compile:
+        if self.compile or (self.compile is None and many and device.type == "cuda"):
             transformer.compile_repeated_blocks(fullgraph=self.step_cache is None)
-        pipeline.precompute = self.precompute
