@@ -71,7 +71,9 @@ def measure(setting: str, arguments: argparse.Namespace) -> dict[str, float | st
         pipeline = DSDPipeline(**base.components)
     instantiate(cfg.quantization)(pipeline, device)
     cfg.speed.compile = bool(cfg.speed.compile)
-    instantiate(cfg.speed)(pipeline)
+    speed = instantiate(cfg.speed)
+    speed(pipeline, device)
+    pipeline.precompute = speed.precompute
     instantiate(cfg.memory)(pipeline, device)
     loaded = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     began = time.monotonic()

@@ -42,7 +42,7 @@ class PipelineTeacher:
 
     def __init__(
         self,
-        path: str,
+        path: str | DiffusionPipeline,
         dtype: str,
         panel_height: int,
         panel_width: int,
@@ -57,15 +57,7 @@ class PipelineTeacher:
         self.panel_height, self.panel_width = panel_height, panel_width
         self.max_sequence_length = max_sequence_length
         self.settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        self.use(load_pipeline(path, dtype=dtype), speed, quantization)
-
-    def use(
-        self,
-        pipeline: DiffusionPipeline,
-        speed: Speed,
-        quantization: Callable[[DiffusionPipeline, torch.device], None],
-    ) -> None:
-        """Draw with this pipeline."""
+        pipeline = load_pipeline(path, dtype=dtype) if isinstance(path, str) else path
         quantization(pipeline, self.device)
         speed(pipeline, self.device, many=True)
         self.known: dict[str, dict[str, Tensor]] = {}

@@ -42,7 +42,7 @@ def pair_key(row: Mapping[str, Any]) -> PairKey:
 Filter = Callable[[Mapping[str, float]], bool]  # a pair's scores -> whether it passes
 
 
-def filters(config: Mapping[str, Any]) -> dict[str, Filter]:
+def filters(config: Mapping[str, Any]) -> Mapping[str, Filter]:
     """The bounds of a curation's config, each by itself. A pair thrown out before it had a score does not pass."""
     parts = [config.get(part) or {} for part in ("prefilter", "selection")]
     least = [bound for part in parts for bound in (part.get("minimum") or {}).items()]

@@ -174,6 +174,18 @@ def test_pairs_are_divided_as_verdicts_are(run, grids, tmp_path) -> None:
     assert json.loads((tmp_path / "two" / "pairs-00001-of-00003.stats.json").read_text())["rows"] > 0
 
 
+def test_a_full_disk_loses_nothing(run, refused, small_disk, grids, tmp_path) -> None:
+    disk = small_disk("400k")
+    settings = (f"grids={grids}", "rows_per_shard=2", "selection=all")
+    assert "no space left on device" in refused("curation", *settings, f"output_dir={disk / 'pairs'}")
+    assert list(disk.rglob("verdicts-*.parquet"))
+    small_disk("50m")
+    run("curation", *settings, f"output_dir={disk / 'pairs'}")
+    run("curation", *settings, f"output_dir={tmp_path / 'unbroken'}")
+    ours, theirs = (read_shards(f, "pairs").with_format("arrow")[:] for f in (disk / "pairs", tmp_path / "unbroken"))
+    assert ours.drop(["config_hash"]).equals(theirs.drop(["config_hash"]))
+
+
 def test_panels_are_cut_row_by_row() -> None:
     sheet = Image.fromarray(np.arange(7 * 9 * 3, dtype=np.uint8).reshape(7, 9, 3))
     panels = cut(sheet, "2x2")

@@ -211,6 +211,20 @@ def test_a_refused_first_run_takes_no_folder(run, refused, tmp_path) -> None:
     assert "seed: 0 there, 1 now" in refused("data_gen", *wanted, "teacher=oracle", "seed=1")
 
 
+def test_a_full_disk_loses_nothing(run, refused, small_disk, tmp_path) -> None:
+    """Parts and shards that were whole stay; with more space the same command goes on."""
+    disk = small_disk("1m")
+    command = ("teacher=oracle", "num_grids=160", "rows_per_shard=40", "batch_size=8", f"output_dir={disk / 'grids'}")
+    assert "no space left on device" in refused("data_gen", *command)
+    whole = {file: file.stat().st_mtime_ns for file in disk.rglob("grids-*.parquet")}
+    assert whole
+    small_disk("50m")
+    run("data_gen", *command)
+    run("data_gen", *command[:-1], f"output_dir={tmp_path / 'unbroken'}")
+    assert raw(disk / "grids") == raw(tmp_path / "unbroken")
+    assert all(file.stat().st_mtime_ns == made for file, made in whole.items())
+
+
 def test_prompts_of_a_file(run, refused, tmp_path) -> None:
     file, command = tmp_path / "prompts.jsonl", ("prompts=jsonl", "teacher=oracle", "num_grids=3")
     panels = ["a red round critter, big, on the left, beach", "a red round critter, small, at right, snow, night"]

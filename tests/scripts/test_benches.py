@@ -54,7 +54,7 @@ def test_the_plumbing_of_curation_is_measured(tmp_path) -> None:
 
 def test_grids_a_second_are_measured_on_both_sides(tmp_path) -> None:
     report = tmp_path / "report.json"
-    script("bench_data_gen.py", "--batches", 1, "--batch_size", 2, "--device", "cpu", "--output", report)
+    script("bench_data_gen.py", "--repeats", 1, "--batch_size", 2, "--device", "cpu", "--output", report)
     found = json.loads(report.read_text())
     assert found["ratio"] > 0
     assert found["batch_size"] == 2
