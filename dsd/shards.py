@@ -20,6 +20,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
@@ -75,10 +76,11 @@ def pending_shards(
     return [s for s in every if not s.path.exists()]
 
 
-def write_shard(shard: Shard, rows: Iterable[Any], features: Features) -> int:
+def write_shard(shard: Shard, rows: Iterable[Any], features: Features, seconds: float = 0) -> int:
     """Write the rows (mappings or dataclass instances) as they come; returns how many were written.
 
     A `Failure` among them goes to `output_dir`/<shard>.failures.jsonl, in place before the shard is. No rows are legal.
+    `seconds` have gone into the rows already.
     """
     remove_stale(shard.path)
     failures: list[Failure] = []
@@ -88,8 +90,9 @@ def write_shard(shard: Shard, rows: Iterable[Any], features: Features) -> int:
             kept, count = _keep(rows, failures), 0
             while group := list(islice(kept, ROWS_PER_GROUP)):
                 count += _write_group(writer, group, features)
+        seconds += time.monotonic() - began
         _write_failures(shard.path, [{**f.record, "reason": f.reason} for f in failures])
-        _write_stats(shard.path, temporary, count, Counter(f.reason for f in failures), time.monotonic() - began)
+        _write_stats(shard.path, temporary, count, Counter(f.reason for f in failures), seconds)
     return count
 
 
@@ -99,16 +102,24 @@ def write_shard_in_parts(
     """Write a shard whose rows are dear. What is done of it is kept in `output_dir`/parts/ until it is whole.
 
     `parts_from(position)` yields the rows from there on in parts of any length, each with the position after its last.
-    Killed and called again, it goes on after the last whole part.
+    Killed and called again, it goes on after the last whole part. A part is written (PNGs take their time) by a thread
+    of its own while the next is made.
     """
     folder = shard.path.parents[1] / "parts" / shard.path.stem
     parts = sorted((folder / "rows").glob("part-*.parquet"))
     position = int(parts[-1].stem.split("-")[2]) if parts else shard.start
-    for stop, rows in parts_from(position) if position < shard.stop else ():
-        part = Shard(len(parts), position, stop, folder / "rows" / f"part-{position:09d}-{stop:09d}.parquet")
-        write_shard(part, rows, features)
-        parts.append(part.path)
-        position = stop
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        writing: Future[int] | None = None
+        for stop, rows in parts_from(position) if position < shard.stop else ():
+            if writing:
+                writing.result()  # no more than one waits, and what went wrong is said
+            part = Shard(len(parts), position, stop, folder / "rows" / f"part-{position:09d}-{stop:09d}.parquet")
+            parts.append(part.path)
+            position, seconds, began = stop, time.monotonic() - began, time.monotonic()
+            writing = pool.submit(write_shard, part, rows, features, seconds)
+        if writing:
+            writing.result()
     failures, stats = read_failures(folder, "part"), read_stats(folder, "part")
     remove_stale(shard.path)
     with atomic(shard.path) as temporary:

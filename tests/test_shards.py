@@ -1,22 +1,25 @@
 """Shards: rows that come back as they were, whoever wrote them and after however many kills."""
 
+import errno
 import hashlib
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from datasets import load_dataset
 from PIL import Image
 
+import dsd.shards
 from dsd.errors import UserError
 from dsd.records import LAYOUTS, Grid, Pair, Prompt, features, layout_shape
-from dsd.shards import Failure, Shard, pending_shards, read_failures, read_shards, write_shard
+from dsd.shards import Failure, Shard, pending_shards, read_failures, read_shards, write_shard, write_shard_in_parts
 
 NUM_ITEMS, ROWS = 10, 4
 
@@ -200,3 +203,32 @@ def test_a_layout_is_rows_by_columns() -> None:
     assert layout_shape("1x4") == (1, 4)
     with pytest.raises(UserError, match="layout '3 by 3' is unknown; choose one of 1x1"):
         layout_shape("3 by 3")
+
+
+def test_one_part_is_written_while_the_next_is_made(tmp_path: Path, monkeypatch) -> None:
+    """And what goes wrong in writing is said; what was whole is not made again."""
+    begun, made, original = threading.Event(), [], dsd.shards.write_shard
+
+    def write(shard: Shard, rows: Iterable, *rest: object) -> int:
+        begun.set()
+        while len(made) < 2:  # else this would wait for ever
+            time.sleep(0.001)
+        if shard.start == 4 and len(made) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(shard, rows, *rest)
+
+    def parts_from(start: int) -> Iterator[tuple[int, list[Grid]]]:
+        for first in range(start, 6, 2):
+            if first:
+                assert begun.wait(10)
+            made.append(first)
+            yield first + 2, list(grids(first, first + 2))
+
+    monkeypatch.setattr(dsd.shards, "write_shard", write)
+    (shard,) = pending_shards(tmp_path, "grids", 6, 6)
+    with pytest.raises(OSError, match="No space"):
+        write_shard_in_parts(shard, parts_from, features(Grid))
+    assert pending_shards(tmp_path, "grids", 6, 6)
+    write_shard_in_parts(shard, parts_from, features(Grid))
+    assert made == [0, 2, 4, 4]
+    assert read_shards(tmp_path, "grids")["index"] == list(range(6))

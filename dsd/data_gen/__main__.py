@@ -15,7 +15,7 @@ from omegaconf import MISSING, DictConfig
 from tqdm import tqdm
 
 from dsd.app import claim, stage
-from dsd.data_gen.grids import ahead, draw
+from dsd.data_gen.grids import draw
 from dsd.data_gen.likeness import evaluation_subjects, overlap
 from dsd.errors import UserError
 from dsd.manifest import atomic, is_finished, write_manifest
@@ -117,9 +117,9 @@ def main(cfg: DictConfig) -> None:
 def parts(
     shard: Shard, drawing: Callable[[range], Iterator[tuple[int, list[Any]]]], bar: tqdm, start: int
 ) -> Iterator[tuple[int, list[Any]]]:
-    """The batches from `start` on; the next is drawn while one is encoded as PNG and written."""
+    """The batches from `start` on."""
     bar.update(start - shard.start)
-    for stop, rows in ahead(drawing(range(start, shard.stop))):
+    for stop, rows in drawing(range(start, shard.stop)):
         yield stop, rows
         bar.update(len(rows))
 

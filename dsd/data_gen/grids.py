@@ -1,10 +1,8 @@
 """Draws the grids of a range of positions."""
 
 import logging
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from dsd.data_gen.prompts import NoPrompt, PromptSource
 from dsd.data_gen.teachers import Teacher
@@ -13,7 +11,6 @@ from dsd.records import Grid, Prompt
 from dsd.shards import Failure
 
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
 
 
 def draw(
@@ -78,16 +75,3 @@ def one_layout(asked: Sequence[Prompt | NoPrompt], batch_size: int) -> Iterator[
         batch.append(item)
     if batch:
         yield batch
-
-
-def ahead(items: Iterable[Item], num: int = 1) -> Iterator[Item]:
-    """The same items (none is None) in their order, the next `num` of them made by another thread while one is used."""
-    iterator = iter(items)
-    pool = ThreadPoolExecutor(1)
-    try:
-        waiting = deque(pool.submit(next, iterator, None) for _ in range(num + 1))
-        while (item := waiting.popleft().result()) is not None:
-            yield item
-            waiting.append(pool.submit(next, iterator, None))
-    finally:
-        pool.shutdown(cancel_futures=True)

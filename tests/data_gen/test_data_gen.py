@@ -4,7 +4,7 @@ import json
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ import torch
 from datasets import Dataset, load_dataset
 from PIL import Image
 
-from dsd.data_gen.grids import ahead
 from dsd.data_gen.teachers import PipelineTeacher
 from dsd.manifest import read_manifest
 from dsd.models.base import load_pipeline
@@ -160,24 +159,6 @@ def test_text_is_read_first_and_changes_nothing() -> None:
         height=16, width=32, num_inference_steps=2, guidance_scale=3.5, max_sequence_length=16,
     ).images  # fmt: skip
     assert all(np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1 for a, b in zip(ours, theirs, strict=True))
-
-
-def test_the_next_batch_is_drawn_while_one_is_written() -> None:
-    drawn: list[int] = []
-    items = (drawn.append(number) or number for number in range(1, 5))
-    seen = []
-    for number in ahead(items):
-        while len(drawn) < min(4, number + 1):  # else it would wait for ever
-            time.sleep(0.001)
-        seen.append(number)
-    assert seen == [1, 2, 3, 4]
-
-    def fails() -> Iterator[int]:
-        yield 1
-        raise OSError("no more")
-
-    with pytest.raises(OSError, match="no more"):
-        list(ahead(fails()))
 
 
 @pytest.mark.parametrize(
