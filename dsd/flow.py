@@ -5,6 +5,7 @@ Shapes: B batch, L packed image tokens, C packed channels; sigmas (B,) in [0, 1]
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -49,29 +50,39 @@ def shift_for_tokens(
     return math.exp(base_mu + slope * (num_image_tokens - base_tokens))
 
 
+class Sigmas(Protocol):
+    """Draws the times of training samples; `num_tokens` is a canvas's."""
+
+    def __call__(self, num: int, generator: torch.Generator, num_tokens: int) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class LogitNormalSigmas:
-    """sigma = shift(sigmoid(N(mean, std))); mean 0, std 1, shift 3 were the published trainer's."""
+    """sigma = shift(sigmoid(N(mean, std))); mean 0, std 1, shift 3 were the published trainer's. None: by tokens."""
 
     mean: float = 0.0
     std: float = 1.0
-    shift: float = 1.0
+    shift: float | None = 1.0
 
-    def __call__(self, num: int, generator: torch.Generator) -> Tensor:
+    def __call__(self, num: int, generator: torch.Generator, num_tokens: int) -> Tensor:
         """-> (num,)"""
         normal = torch.randn(num, generator=generator) * self.std + self.mean
-        return shift_sigmas(normal.sigmoid(), self.shift)
+        return shift_sigmas(normal.sigmoid(), shift_of(self.shift, num_tokens))
 
 
 @dataclass(frozen=True)
 class UniformSigmas:
-    """sigma = shift(U(0, 1))."""
+    """sigma = shift(U(0, 1)). None: by tokens."""
 
-    shift: float = 1.0
+    shift: float | None = 1.0
 
-    def __call__(self, num: int, generator: torch.Generator) -> Tensor:
+    def __call__(self, num: int, generator: torch.Generator, num_tokens: int) -> Tensor:
         """-> (num,)"""
-        return shift_sigmas(torch.rand(num, generator=generator), self.shift)
+        return shift_sigmas(torch.rand(num, generator=generator), shift_of(self.shift, num_tokens))
+
+
+def shift_of(shift: float | None, num_tokens: int) -> float:
+    return shift_for_tokens(num_tokens) if shift is None else shift
 
 
 def seed_at(seed: int, *position: int) -> int:

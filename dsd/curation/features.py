@@ -55,9 +55,15 @@ class OpenClipFeatures:
             raise UserError(
                 f"features.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}"
             ) from error
-        self.network = network.to(self.device).eval()
+        self.network, self.tokenizer = network.to(self.device).eval(), open_clip.get_tokenizer(model)
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
         pixels = torch.stack([self.transform(image.convert("RGB")) for image in images])
         return self.network.encode_image(pixels.to(self.device), normalize=True).float()
+
+    @torch.inference_mode()
+    def text(self, captions: Sequence[str]) -> Tensor:
+        """(B, D), unit length."""
+        tokens = self.tokenizer(list(captions)).to(self.device)
+        return self.network.encode_text(tokens, normalize=True).float()

@@ -46,6 +46,7 @@ class DSDPipeline(FluxPipeline):
 
     panel_size = 512  # pixels; the default output's height and width
     guidance_batching = True
+    positions = "column"  # of the canvas's panels; an adapter's metadata says otherwise
     precompute = False  # what no step changes, once for a picture; needs the whole transformer on its device
 
     @classmethod
@@ -73,6 +74,7 @@ class DSDPipeline(FluxPipeline):
             adapters.read_adapter(resolve(str(adapter)))  # refuse a bad one before the base is loaded
             pipeline = load_pipeline(base, dtype=dtype, cls=cls)
             metadata = adapters.load_adapter(pipeline.transformer, resolve(str(adapter)), fuse)
+            pipeline.positions = metadata.get("positions", cls.positions)
             pipeline.panel_size = metadata.get("geometry", {}).get("panel_height", cls.panel_size)
         elif transformer is not None:
             loaded = load_transformer(str(transformer), to_dtype(dtype))
@@ -176,7 +178,7 @@ class DSDPipeline(FluxPipeline):
             latents, _ = self.prepare_latents(num, channels // 4, *pixels, torch.float32, device, generator)
         latents = latents.to(device, dtype)
         timesteps = self.schedule(num_inference_steps, tokens)
-        ids = img_ids(rows, columns, device, dtype)
+        ids = img_ids(rows, columns, device, dtype, self.positions)
         sigmas = timesteps / self.scheduler.config.num_train_timesteps
         first = min(max(no_cfg_until_timestep, 0), len(timesteps))
         precomputed = self._precomputed() if self.precompute else None

@@ -15,7 +15,7 @@ import diffusers
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -44,12 +44,15 @@ def build_student(
 ) -> FluxTransformer2DModel:
     """Turn a base transformer into the trainable student, in place: base frozen, LoRA added, condition embedder open.
 
-    At step 0 it computes what the base does: LoRA's B and the condition embedder begin at zero.
+    At step 0 it computes what the base does: LoRA's B and the condition embedder begin at zero. Rank 0 is no LoRA: all
+    of the transformer is trained.
     """
     if targets not in TARGETS:
         raise UserError(f"lora.targets={targets!r} is unknown; choose one of {', '.join(TARGETS)}")
-    transformer.requires_grad_(False)
+    transformer.requires_grad_(rank == 0)
     split(transformer)
+    if rank == 0:
+        return transformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         names = "|".join(map(re.escape, TARGETS[targets]))
@@ -62,17 +65,22 @@ def build_student(
 
 
 def trainable_parameters(transformer: FluxTransformer2DModel) -> dict[str, nn.Parameter]:
-    """By name: LoRA and condition embedder."""
+    """By name: LoRA and condition embedder, or everything."""
     return {name: p for name, p in transformer.named_parameters() if p.requires_grad}
 
 
-def adapter_state(transformer: FluxTransformer2DModel) -> dict[str, Tensor]:
-    """The adapter's tensors under the names of the file."""
-    lora = get_peft_model_state_dict(transformer, adapter_name="default")
-    state = {f"transformer.{name}": tensor for name, tensor in lora.items()}
-    embedder: SplitEmbedder = transformer.x_embedder
-    state["c_embedder.weight"], state["c_embedder.bias"] = embedder.c_embedder.weight, embedder.c_embedder.bias
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+def adapter_state(trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole trainable tensors by their parameters' names -> the adapter's tensors under the names of the file."""
+    embedder = "x_embedder.c_embedder."
+    return {
+        name.removeprefix("x_embedder.")
+        if name.startswith(embedder)
+        else "transformer."
+        + name.replace(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector").replace(
+            ".default.", "."
+        ): tensor
+        for name, tensor in trained.items()
+    }
 
 
 def save_adapter(path: str | Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:

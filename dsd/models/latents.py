@@ -14,6 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from dsd.errors import UserError
 
 BLACK = -1.0
+POSITIONS = ("column", "diagonal")
 FITS = ("crop", "pad", "stretch")
 
 
@@ -72,9 +73,28 @@ def canvas_tokens(vae_scale_factor: int, height: int, width: int) -> tuple[int, 
     return height // unit, 2 * width // unit
 
 
-def img_ids(rows: int, columns: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
-    """Position ids (L, 3) of a canvas: FLUX's plain grid, so that panels differ by the column offset alone."""
-    return FluxPipeline._prepare_latent_image_ids(1, rows, columns, device, dtype)
+def img_ids(
+    rows: int,
+    columns: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    positions: str = "column",
+) -> Tensor:
+    """Position ids (L, 3) of a canvas.
+
+    `column`, as released: FLUX's plain grid, so that panels differ by the column offset alone. `diagonal`, as in UNO
+    (arXiv 2504.02160, section 3.3): the target is a picture by itself, and the reference begins where its last row and
+    column end.
+    """
+    if positions not in POSITIONS:
+        raise UserError(f"positions={positions!r} is unknown; choose one of {', '.join(POSITIONS)}")
+    ids = FluxPipeline._prepare_latent_image_ids(1, rows, columns, device, dtype)
+    if positions == "diagonal":
+        is_target = target_mask(rows, columns).to(ids.device)
+        ids[is_target, 2] -= columns // 2
+        ids[~is_target, 1] += rows
+        ids[~is_target, 2] += columns // 2
+    return ids
 
 
 def target_mask(rows: int, columns: int) -> Tensor:

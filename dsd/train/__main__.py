@@ -1,10 +1,14 @@
-"""`dsd-train`: pairs -> adapter. Reads a curation folder; writes an adapter, checkpoints and a loss curve."""
+"""`dsd-train`: pairs -> adapter. Reads a curation folder or a public set; writes an adapter, checkpoints and curves."""
 
+import functools
 import json
 import logging
+import os
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +20,53 @@ from diffusers.training_utils import cast_training_params
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from omegaconf import MISSING, DictConfig
+from torch import Tensor
 from tqdm import tqdm
 
 from dsd.app import claim, resolved, stage
 from dsd.errors import UserError
-from dsd.manifest import atomic, is_finished, read_manifest, write_manifest
-from dsd.models.adapter import ADAPTER, adapter_state, build_student, describe, save_adapter, trainable_parameters
+from dsd.manifest import atomic, is_finished, write_manifest
+from dsd.models.adapter import ADAPTER, build_student, describe, trainable_parameters
 from dsd.models.base import load_pipeline
 from dsd.models.config import ModelConfig
-from dsd.models.latents import canvas_tokens, target_mask
-from dsd.shards import read_shards
-from dsd.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from dsd.train.encoded import Sampling, encode_pairs
-from dsd.train.hooks import Checkpoint, Hook, Log
+from dsd.models.flops import lora_step_flops, matmul_flops
+from dsd.models.latents import POSITIONS, canvas_tokens
+from dsd.train.checkpoint import (
+    TrainState,
+    gather,
+    gather_states,
+    group_settings,
+    load_checkpoint,
+    save_checkpoint,
+)
+from dsd.train.encoder import Encoder
+from dsd.train.hooks import Checkpoint, Ema, Hook, Log
+from dsd.train.launchers import Share
 from dsd.train.loop import Plan, train, velocity_model
-from dsd.train.loss import token_weights
+from dsd.train.loss import FlowMatching
+from dsd.train.memory import checkpoint_blocks
+from dsd.train.output import save_student
+from dsd.train.pairs import CACHES, open_pairs
+from dsd.train.sampling import Sampling
+from dsd.train.strategies import strategy_of
+from dsd.train.table import Size
 
 log = logging.getLogger(__name__)
 matplotlib.use("agg")
+
+
+class Mode(Enum):
+    """Train, or only fill the cache: `shard=i num_shards=n` divide that."""
+
+    train = "train"
+    encode = "encode"
 
 
 @dataclass
 class LoraSettings:
     """configs/lora/*.yaml"""
 
-    rank: int = MISSING
+    rank: int = MISSING  # 0: no LoRA, all of the transformer is trained
     alpha: float = MISSING
     targets: str = MISSING  # attention (the released set) or all_linear
     use_rslora: bool = False
@@ -53,8 +79,15 @@ class TrainConfig:
 
     output_dir: str = MISSING
     experiment: str | None = None
-    pairs: str = MISSING  # output_dir of dsd-curate
+    mode: Mode = Mode.train
+    shard: int = 0
+    num_shards: int = 1
+    pairs: str = MISSING  # output_dir of dsd-curate, for data=curated
+    data: Any = MISSING  # -> train.sources.PairSource
+    cache: str = MISSING  # all, latents or off
     cache_dir: str = MISSING  # latents and embeddings, named by content; may be shared by runs
+    buckets: list[list[int]] | None = None  # [height, width] of panels; none: the model's panel alone
+    fit: str = MISSING
     seed: int = MISSING
     num_steps: int = MISSING
     batch_size: int = MISSING  # of a whole step: all processes and micro-batches together
@@ -68,136 +101,191 @@ class TrainConfig:
     condition_dropout: float = MISSING
     instruction_ratio: float = MISSING
     reference_loss_weight: float = MISSING
+    positions: str = MISSING  # column or diagonal
+    ema_half_life: float | None = None  # in samples
     mixed_precision: str = MISSING
+    activation_gb: float | None = None  # what activations may take; none: no block is checkpointed
+    compile: bool = False
     checkpoint_every: int = MISSING
     keep_checkpoints: int = MISSING
     log_every: int = MISSING
     device: str = "auto"
     model: ModelConfig = MISSING
     lora: LoraSettings = MISSING
-    sigmas: Any = MISSING
+    quantization: Any = MISSING  # -> (pipeline, device), models.quantize: of the frozen base (QLoRA)
+    sigmas: Any = MISSING  # -> flow.Sigmas
     optimizer: Any = MISSING
+    launcher: Any = MISSING  # -> train.launchers
+    validation: Any = None  # -> train.validation.Validation
     logger: Any = MISSING
 
 
-IGNORED = ("experiment", "cache_dir", "checkpoint_every", "keep_checkpoints", "log_every", "logger")
+IGNORED = (  # how and where, not what; another launcher or number of processes may go on
+    "experiment", "mode", "shard", "num_shards", "cache", "cache_dir", "accumulation", "activation_gb", "compile",
+    "checkpoint_every", "keep_checkpoints", "log_every", "logger", "launcher", "validation",
+)  # fmt: skip
 
 
 @stage("train", TrainConfig)
 def main(cfg: DictConfig) -> None:
     check(cfg)
-    source = read_manifest(cfg.pairs, "curation")
-    if not source["counts"]["pairs"]:
-        raise UserError(f"pairs={cfg.pairs}: it holds no pair; loosen the selection of dsd-curate")
+    source = instantiate(cfg.data)
     output_dir, began = Path(cfg.output_dir), time.monotonic()
     config_hash = claim(output_dir, cfg, IGNORED)
     if is_finished(output_dir, "train"):
         log.info("train: done already, in %s", output_dir)
         return
 
-    accelerator = Accelerator(
-        mixed_precision=cfg.mixed_precision,
-        log_with=list(cfg.logger.trackers) or None,
-        project_dir=str(output_dir),
-        cpu=cfg.device == "cpu",
-    )
-    if cfg.batch_size % (accelerator.num_processes * cfg.accumulation):
-        raise UserError(
-            f"batch_size={cfg.batch_size} is not a multiple of {accelerator.num_processes} processes x "
-            f"accumulation={cfg.accumulation}"
-        )
-    model = cfg.model
+    accelerator = start(cfg, output_dir)
+    model, on_main = cfg.model, accelerator.is_main_process
+    sizes: list[Size] = [(h, w) for h, w in cfg.buckets or [[model.panel_height, model.panel_width]]]
     pipeline: FluxPipeline = load_pipeline(model.path, model.dtype, str(accelerator.device), FluxPipeline)
-    rows, columns = canvas_tokens(pipeline.vae_scale_factor, model.panel_height, model.panel_width)
+    canvases = [canvas_tokens(pipeline.vae_scale_factor, *size) for size in sizes]
     base = describe(pipeline.transformer, model.path)
-    with accelerator.main_process_first():
-        geometry = (model.panel_height, model.panel_width, model.max_sequence_length)
-        identity = {"path": model.path, "dtype": model.dtype, "fingerprint": base["fingerprint"]}
-        pairs = encode_pairs(read_shards(cfg.pairs, "pairs"), pipeline, identity, Path(cfg.cache_dir), *geometry)
+    encoder = Encoder(pipeline, model.max_sequence_length, cfg.fit)
+    worker = cfg.shard * accelerator.num_processes + accelerator.process_index
+    workers = cfg.num_shards * accelerator.num_processes
+    wait = accelerator.wait_for_everyone
+    pairs = open_pairs(source, encoder, sizes, cfg.cache, Path(cfg.cache_dir), worker, workers, wait, on_main)
+    if cfg.mode is Mode.encode:
+        log.info("train: part %d of %d is encoded in %s", cfg.shard, cfg.num_shards, cfg.cache_dir)
+        return
+    validation = instantiate(cfg.validation) if cfg.validation else None
+    if validation is not None:
+        validation.prepare(pipeline)
 
+    instantiate(cfg.quantization)(pipeline, accelerator.device)
     student = build_student(pipeline.transformer, **resolved(cfg)["lora"], seed=cfg.seed)
+    dtype = student.dtype
     cast_training_params(student, torch.float32)
-    del pipeline  # VAE and text encoders have done their work
-    parameters = trainable_parameters(student)
-    optimizer = instantiate(cfg.optimizer)(list(parameters.values()), lr=cfg.learning_rate)
-    state = TrainState()
-    resumed = load_checkpoint(output_dir / "checkpoints", state, parameters, optimizer)
+    pipeline.transformer = None
+    if cfg.cache == "all":  # otherwise the encoders work at every step
+        encoder.pipeline.text_encoder = encoder.pipeline.text_encoder_2 = None
+    share = Share(cfg.batch_size // (accelerator.num_processes * cfg.accumulation), cfg.accumulation, cfg.max_grad_norm)
+    tokens = max(rows * columns for rows, columns in canvases)
+    flops = lora_step_flops(student, tokens, model.max_sequence_length)
+    if cfg.activation_gb is not None:
+        largest = max(canvases, key=lambda canvas: canvas[0] * canvas[1])
+        checkpoint_blocks(student, cfg.activation_gb, share.micro_batch, *largest, model.max_sequence_length)
+    if cfg.compile:
+        student.compile_repeated_blocks()
+    optimizer = instantiate(cfg.optimizer)(list(trainable_parameters(student).values()), lr=cfg.learning_rate)
     transformer, optimizer = accelerator.prepare(student, optimizer)
+    student = accelerator.unwrap_model(transformer)
+    parameters, strategy = trainable_parameters(student), strategy_of(accelerator, optimizer)
+    state = TrainState()
+    resumed = load_checkpoint(output_dir / "checkpoints", state, parameters, optimizer, strategy)
     accelerator.init_trackers("dsd", config={"config_hash": config_hash})
 
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda received, frame: stop.append(received))
 
-    def save() -> None:
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            save_checkpoint(output_dir / "checkpoints", state, parameters, optimizer.optimizer, cfg.keep_checkpoints)
+    def stopping() -> bool:
+        """Whether any process has been told to stop: all of them stop after the same step."""
+        if accelerator.num_processes == 1:
+            return bool(stop)
+        return bool(accelerator.reduce(torch.tensor(float(bool(stop)), device=accelerator.device)) > 0)
 
-    log.info(
-        "train: %d pairs, %.2f M trainable parameters, %s",
-        len(pairs), sum(p.numel() for p in parameters.values()) / 1e6,
-        f"resuming at step {state.step}" if resumed else f"{cfg.num_steps} steps of {cfg.batch_size}",
-    )  # fmt: skip
-    sampling = Sampling(
-        cfg.seed, instantiate(cfg.sigmas), cfg.text_dropout, cfg.condition_dropout, cfg.instruction_ratio
-    )
-    weights = token_weights(target_mask(rows, columns), cfg.reference_loss_weight).to(accelerator.device)
-    plan = Plan(
-        cfg.num_steps,
-        cfg.batch_size,
-        cfg.accumulation,
-        cfg.learning_rate,
-        cfg.warmup_steps,
-        cfg.decay,
-        cfg.max_grad_norm,
-    )
-    bar = tqdm(
-        initial=state.step, total=cfg.num_steps, desc="train", unit="step", mininterval=1,
-        disable=not accelerator.is_main_process,
-    )  # fmt: skip
-    hooks: list[Hook] = [
-        Log(output_dir / "metrics.jsonl", cfg.log_every, bar, accelerator, state, cfg.batch_size, cfg.num_steps),
-        Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, lambda: bool(stop)),
-    ]
-    velocity = velocity_model(transformer, rows, columns, cfg.guidance_scale)
-    with bar:
-        train(
-            accelerator, transformer, optimizer, velocity, pairs, sampling, weights, plan, state, hooks,
-            lambda: bool(stop),
-        )  # fmt: skip
-    accelerator.end_training()
-    if state.step < cfg.num_steps:
-        log.info("train: told to stop; step %d is saved, run the same command to go on", state.step)
-        return
-    if not accelerator.is_main_process:
-        return
+    def save() -> None:
+        tensors, states = gather(parameters, strategy), gather_states(parameters, strategy)
+        if on_main:
+            groups = group_settings(optimizer)
+            save_checkpoint(output_dir / "checkpoints", state, tensors, states, groups, cfg.keep_checkpoints)
+        accelerator.wait_for_everyone()
+
     metadata = {
         "base": base,
         "lora": resolved(cfg)["lora"],
         "task": "subject",
-        "geometry": dict(zip(("panel_height", "panel_width", "max_sequence_length"), geometry, strict=True)),
+        "positions": cfg.positions,
+        "geometry": {
+            "panel_height": sizes[0][0], "panel_width": sizes[0][1], "max_sequence_length": model.max_sequence_length,
+        },
         "config_hash": config_hash,
-        "num_steps": cfg.num_steps,
-    }
-    save_adapter(output_dir / ADAPTER, adapter_state(student), metadata)
-    final = plot_loss(output_dir)
+    }  # fmt: skip
+
+    def write(folder: Path) -> None:
+        """The student as it is, or its moving average."""
+        tensors = gather(parameters, strategy)
+        if on_main:
+            averaged: Mapping[str, Tensor] = {name: state.ema[name] for name in tensors} if state.ema else tensors
+            save_student(folder, averaged, student, {**metadata, "num_steps": state.step})
+
+    total = sum(getattr(p, "ds_numel", p.numel()) for p in parameters.values()) / 1e6
+    log.info(
+        "train: %d pairs, %.2f M trainable parameters, %s", len(pairs.bucket_of), total,
+        f"resuming at step {state.step}" if resumed else f"{cfg.num_steps} steps of {cfg.batch_size}",
+    )  # fmt: skip
+    sampling = Sampling(
+        pairs, cfg.seed, instantiate(cfg.sigmas), cfg.text_dropout, cfg.condition_dropout, cfg.instruction_ratio,
+        cfg.batch_size,
+    )  # fmt: skip
+    velocity = velocity_model(transformer, student.config, dtype, cfg.guidance_scale, cfg.positions)
+    by_tokens = {rows * columns: (rows, columns) for rows, columns in canvases}
+    objective = FlowMatching(velocity, by_tokens, cfg.reference_loss_weight)
+    plan = Plan(
+        cfg.num_steps, cfg.batch_size, cfg.accumulation, cfg.learning_rate, cfg.warmup_steps, cfg.decay,
+        cfg.max_grad_norm,
+    )  # fmt: skip
+    bar = tqdm(
+        initial=state.step, total=cfg.num_steps, desc="train", unit="step", mininterval=1, disable=not on_main
+    )  # fmt: skip
+    peak = matmul_flops(accelerator.device) if accelerator.device.type == "cuda" else None
+    hooks: list[Hook] = [
+        Log(
+            output_dir / "metrics.jsonl", cfg.log_every, bar, accelerator, state, cfg.batch_size, cfg.num_steps, flops,
+            peak,
+        )
+    ]  # fmt: skip
+    if cfg.ema_half_life is not None:
+        hooks.append(Ema(lambda: gather(parameters, strategy), cfg.ema_half_life, cfg.batch_size))
+    if validation is not None:
+        best = functools.partial(write, output_dir / "best")
+        hooks.append(validation.hook(output_dir, accelerator, cfg.num_steps, state, student, cfg.positions, best))
+    told = [False]
+
+    def ask(state: TrainState, metrics: dict[str, Tensor]) -> None:
+        told[0] = stopping()
+
+    hooks += [ask, Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, lambda: told[0])]
+    with bar:
+        train(accelerator, transformer, optimizer, objective, sampling, plan, state, hooks, lambda: told[0])
+    accelerator.end_training()
+    if state.step < cfg.num_steps:
+        log.info("train: told to stop; step %d is saved, run the same command to go on", state.step)
+        return
+    write(output_dir)
+    if not on_main:
+        return
+    final = plot_curves(output_dir)
+    counts = {"steps": cfg.num_steps, "pairs": len(pairs.bucket_of), "samples": cfg.num_steps * cfg.batch_size}
     write_manifest(
-        output_dir,
-        "train",
-        {"steps": cfg.num_steps, "pairs": len(pairs), "samples": cfg.num_steps * cfg.batch_size},
-        config_hash=config_hash,
-        pairs_config_hash=source["config_hash"],
-        loss=final,
-        look="loss.png",
-        seconds=round(time.monotonic() - began, 1),
-    )
+        output_dir, "train", counts, config_hash=config_hash, source=source.fingerprint, loss=final,
+        best={"step": state.best_step, cfg.validation.metric: state.best} if validation is not None else None,
+        look="loss.png", seconds=round(time.monotonic() - began, 1),
+    )  # fmt: skip
     log.info(
         "train: %d steps, loss %.4f, adapter in %s; look at %s",
-        state.step,
-        final,
-        output_dir / ADAPTER,
-        output_dir / "loss.png",
+        state.step, final, output_dir / (ADAPTER if cfg.lora.rank else "transformer"), output_dir / "loss.png",
+    )  # fmt: skip
+
+
+def start(cfg: DictConfig, output_dir: Path) -> Accelerator:
+    """The processes, as the launcher has them share the work. UserError where a step cannot be divided among them."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if cfg.batch_size % (processes * cfg.accumulation):
+        raise UserError(
+            f"batch_size={cfg.batch_size} is not a multiple of {processes} processes x accumulation={cfg.accumulation}"
+        )
+    share = Share(cfg.batch_size // (processes * cfg.accumulation), cfg.accumulation, cfg.max_grad_norm)
+    device = "cpu" if cfg.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    return Accelerator(
+        mixed_precision=cfg.mixed_precision,
+        log_with=list(cfg.logger.trackers) or None,
+        project_dir=str(output_dir),
+        cpu=cfg.device == "cpu",
+        **instantiate(cfg.launcher)(share, device),
     )
 
 
@@ -209,21 +297,41 @@ def check(cfg: DictConfig) -> None:
     for name in ("text_dropout", "condition_dropout", "instruction_ratio", "decay"):
         if not 0 <= cfg[name] <= 1:
             raise UserError(f"{name}={cfg[name]}: a share between 0 and 1 is needed")
-    if cfg.lora.rank < 1:
-        raise UserError(f"lora.rank={cfg.lora.rank}: at least 1 is needed")
+    if cfg.lora.rank < 0:
+        raise UserError(f"lora.rank={cfg.lora.rank}: at least 1 is needed, or 0 to train all of the transformer")
+    if cfg.cache not in CACHES:
+        raise UserError(f"cache={cfg.cache}: choose one of {', '.join(CACHES)}")
+    if cfg.positions not in POSITIONS:
+        raise UserError(f"positions={cfg.positions}: choose one of {', '.join(POSITIONS)}")
+    if not 0 <= cfg.shard < cfg.num_shards:
+        raise UserError(f"shard={cfg.shard} is outside 0..{cfg.num_shards - 1} (num_shards={cfg.num_shards})")
+    if cfg.mode is Mode.train and cfg.num_shards > 1:
+        raise UserError(f"num_shards={cfg.num_shards} divides mode=encode alone; training is divided by launcher=")
 
 
-def plot_loss(output_dir: Path) -> float:
-    """Draw metrics.jsonl as loss.png; returns the mean loss of the last tenth."""
-    lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
-    steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
-    axes = (figure := Figure(figsize=(7, 4), layout="constrained")).subplots()
-    axes.plot(steps, losses, lw=1)
-    axes.set(xlabel="step", ylabel="flow-matching loss", title=str(output_dir))
-    axes.grid(alpha=0.3)
+def plot_curves(output_dir: Path) -> float:
+    """Draw metrics.jsonl, and validation.jsonl where there is one, as loss.png; returns the loss of the last tenth."""
+
+    def read(name: str) -> list[dict[str, float]]:
+        file = output_dir / name
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    lines, measured = read("metrics.jsonl"), read("validation.jsonl")
+    figure = Figure(figsize=(7, 4 if not measured else 7), layout="constrained")
+    every = figure.subplots(2 if measured else 1, squeeze=False)[:, 0]
+    every[0].plot([line["step"] for line in lines], [line["loss"] for line in lines], lw=1)
+    every[0].set(ylabel="loss", title=str(output_dir))
+    for name in (name for name in (measured[0] if measured else {}) if name != "step"):
+        every[-1].plot([line["step"] for line in measured], [line[name] for line in measured], marker="o", label=name)
+    if measured:
+        every[-1].legend()
+        every[-1].set(ylabel="validation")
+    for axes in every:
+        axes.grid(alpha=0.3)
+        axes.set(xlabel="step")
     with atomic(output_dir / "loss.png") as temporary:
         figure.savefig(temporary, dpi=120)
-    tail = losses[-max(1, len(losses) // 10) :]
+    tail = [line["loss"] for line in lines][-max(1, len(lines) // 10) :]
     return round(sum(tail) / len(tail), 6)
 
 

@@ -1,14 +1,22 @@
-"""What must survive a kill: the trainable tensors, the optimiser, and the step. Randomness follows from the step."""
+"""What must survive a kill: the trainable tensors whole and by name, their optimiser state, EMA, and the step.
+
+Randomness follows from the step. Nothing in it depends on how many processes there were, or how they shared the work.
+"""
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from dsd.manifest import atomic
+from dsd.errors import UserError
+from dsd.manifest import atomic, remove_stale, write_json
+from dsd.train.strategies import Strategy
 
 
 @dataclass
@@ -16,6 +24,9 @@ class TrainState:
     """Where a run stands."""
 
     step: int = 0  # optimiser steps done
+    best: float | None = None  # of the chosen metric, and at which step
+    best_step: int | None = None
+    ema: dict[str, Tensor] = field(default_factory=dict)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -23,32 +34,74 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
+def gather(parameters: Mapping[str, nn.Parameter], strategy: Strategy) -> dict[str, Tensor]:
+    """Whole trainable tensors on the CPU. Every process calls it."""
+    return {name: strategy.read(p).to("cpu", copy=True).contiguous() for name, p in parameters.items()}
+
+
+def gather_states(parameters: Mapping[str, nn.Parameter], strategy: Strategy) -> dict[str, dict[str, Any]]:
+    """The optimiser's state of every parameter. Every process calls it."""
+    states = {name: strategy.read_state(parameter) for name, parameter in parameters.items()}
+    return {
+        name: {key: value.to("cpu", copy=True) if isinstance(value, Tensor) else value for key, value in state.items()}
+        for name, state in states.items()
+    }
+
+
 def save_checkpoint(
-    folder: Path, state: TrainState, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, keep: int
+    folder: Path,
+    state: TrainState,
+    tensors: dict[str, Tensor],
+    states: dict[str, dict[str, Any]],
+    groups: list[dict[str, Any]],
+    keep: int,
 ) -> None:
-    """Write step-00000250/ under a temporary name, rename it, and drop all but the last `keep`."""
+    """Write step-00000250/ under a temporary name, rename it, and drop all but the last `keep` and the best."""
     path = folder / f"step-{state.step:08d}"
+    remove_stale(path)
     if not path.exists():
         with atomic(path) as temporary:
             temporary.mkdir()
-            tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
             save_file(tensors, temporary / "trainable.safetensors")
-            torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+            if state.ema:
+                save_file({name: tensor.cpu() for name, tensor in state.ema.items()}, temporary / "ema.safetensors")
+            torch.save({"states": states, "groups": groups}, temporary / "optimizer.pt")
+            write_json(temporary / "state.json", {"step": state.step, "best": state.best, "best_step": state.best_step})
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if old.name != f"step-{state.best_step or 0:08d}":
+            shutil.rmtree(old)
 
 
 def load_checkpoint(
-    folder: Path, state: TrainState, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    folder: Path, state: TrainState, parameters: Mapping[str, nn.Parameter], optimizer: Any, strategy: Strategy
 ) -> bool:
-    """Continue from the newest checkpoint; False when there is none."""
+    """Continue from the newest checkpoint; False when there is none. UserError where it is of another model."""
     found = checkpoints(folder)
     if not found:
         return False
-    tensors = load_file(found[-1] / "trainable.safetensors")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
-    optimizer.load_state_dict(torch.load(found[-1] / "optimizer.pt", weights_only=True))
-    state.step = int(found[-1].name.removeprefix("step-"))
+    path = found[-1]
+    try:
+        tensors = load_file(path / "trainable.safetensors")
+        kept = torch.load(path / "optimizer.pt", weights_only=True)
+        ema = load_file(path / "ema.safetensors") if (path / "ema.safetensors").exists() else {}
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{path}: not a whole checkpoint ({error}); delete it to go on from the one before") from error
+    shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in parameters.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
+        raise UserError(f"{path}: a checkpoint of another base or adapter; choose another output_dir=, or delete it")
+    for name, parameter in parameters.items():
+        strategy.write(parameter, tensors[name])
+        strategy.write_state(parameter, kept["states"][name])
+    for group, settings in zip(optimizer.param_groups, kept["groups"], strict=True):
+        group.update(settings)
+    state.step = int(path.name.removeprefix("step-"))
+    state.ema = ema
     return True
+
+
+def group_settings(optimizer: Any) -> list[dict[str, Any]]:
+    """What an optimiser keeps for all parameters together: numbers such as Prodigy's estimate of the rate."""
+    return [
+        {name: value for name, value in group.items() if isinstance(value, (int, float, bool, str))}
+        for group in optimizer.param_groups
+    ]

@@ -1,7 +1,7 @@
-"""The training loop. The method is in `loss.py`, what a step draws in `encoded.py`, the rest in `hooks.py`."""
+"""The training loop. The method is in `loss.py`, what a step draws in `sampling.py`, the rest in `hooks.py`."""
 
+import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from dsd.errors import UserError
 from dsd.models.latents import img_ids
 from dsd.train.checkpoint import TrainState
-from dsd.train.encoded import EncodedPairs, Sampling
 from dsd.train.hooks import Hook
-from dsd.train.loss import Batch, flow_loss
+from dsd.train.loss import Batch
+from dsd.train.sampling import Sampling
+
+Objective = Callable[[Batch], Tensor]  # -> loss of each sample, (B,)
 
 
 @dataclass(frozen=True)
@@ -35,20 +38,19 @@ class Plan:
 
 
 def velocity_model(
-    transformer: torch.nn.Module, rows: int, columns: int, guidance_scale: float
-) -> Callable[..., Tensor]:
-    """The transformer as `flow_loss` calls it: (noisy latents (B, L, C), batch) -> velocity (B, L, C)."""
+    transformer: torch.nn.Module, config: Any, dtype: torch.dtype, guidance_scale: float, positions: str
+) -> Callable[[Tensor, Batch, int, int], Tensor]:
+    """The transformer as the losses call it: (noisy latents (B, L, C), batch, rows, columns) -> velocity (B, L, C)."""
 
-    def velocity(noisy_latents: Tensor, batch: Batch) -> Tensor:
-        inner: Any = getattr(transformer, "module", transformer)
+    def velocity(noisy_latents: Tensor, batch: Batch, rows: int, columns: int) -> Tensor:
         return transformer(
-            hidden_states=torch.cat([noisy_latents, batch.cond_latents], dim=-1),
+            hidden_states=torch.cat([noisy_latents, batch.cond_latents], dim=-1).to(dtype),
             timestep=batch.sigmas,
-            guidance=torch.full_like(batch.sigmas, guidance_scale) if inner.config.guidance_embeds else None,
-            pooled_projections=batch.pooled_prompt_embeds,
-            encoder_hidden_states=batch.prompt_embeds,
+            guidance=torch.full_like(batch.sigmas, guidance_scale) if config.guidance_embeds else None,
+            pooled_projections=batch.pooled_prompt_embeds.to(dtype),
+            encoder_hidden_states=batch.prompt_embeds.to(dtype),
             txt_ids=noisy_latents.new_zeros(batch.prompt_embeds.shape[1], 3),
-            img_ids=img_ids(rows, columns, noisy_latents.device, noisy_latents.dtype),
+            img_ids=img_ids(rows, columns, noisy_latents.device, noisy_latents.dtype, positions),
             return_dict=False,
         )[0]
 
@@ -59,16 +61,14 @@ def train(
     accelerator: Accelerator,
     transformer: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    velocity: Callable[..., Tensor],
-    pairs: EncodedPairs,
+    objective: Objective,
     sampling: Sampling,
-    weights: Tensor,
     plan: Plan,
     state: TrainState,
     hooks: Sequence[Hook],
     stopping: Callable[[], bool],
 ) -> None:
-    """Run from state.step to plan.num_steps, or until `stopping()`."""
+    """Run from state.step to plan.num_steps, or until `stopping()`. UserError where the loss is no number."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     ranks, rank = accelerator.num_processes, accelerator.process_index
     micro = plan.batch_size // (ranks * plan.accumulation)
@@ -76,19 +76,41 @@ def train(
         rate = plan.rate(state.step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        total = torch.zeros((), device=accelerator.device)
+        total, waited = torch.zeros((), device=accelerator.device), 0.0
+        norm: Any = None
+        rows: list[int] = []
         for part in range(plan.accumulation):
             first = state.step * plan.batch_size + (part * ranks + rank) * micro
-            batch = sampling.batch(pairs, range(first, first + micro)).to(accelerator.device)
-            last = part == plan.accumulation - 1
-            with nullcontext() if last else accelerator.no_sync(transformer):
-                loss = flow_loss(velocity, batch, weights).mean() / plan.accumulation
+            began = time.perf_counter()
+            batch = sampling.batch(range(first, first + micro)).to(accelerator.device)
+            waited += time.perf_counter() - began
+            with accelerator.accumulate(transformer):
+                loss = objective(batch).mean()
+                total += loss.detach() / plan.accumulation
+                rows += batch.rows
+                if part == plan.accumulation - 1:
+                    refuse_nan(total, state.step, rows)  # before it reaches the weights
                 accelerator.backward(loss)
-            total += loss.detach()
-        norm = accelerator.clip_grad_norm_(parameters, plan.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(parameters, plan.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
         state.step += 1
-        metrics = {"loss": total, "grad_norm": torch.as_tensor(norm).detach(), "lr": torch.tensor(rate)}
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP2's
+        metrics = {
+            "loss": accelerator.reduce(total, "mean"),
+            "grad_norm": torch.as_tensor(0.0 if norm is None else norm).detach().float(),
+            "lr": torch.tensor(rate),
+            "data_seconds": torch.tensor(waited),
+        }
         for hook in hooks:
             hook(state, metrics)
+
+
+def refuse_nan(loss: Tensor, step: int, rows: Sequence[int]) -> None:
+    """UserError with the step and the pairs of this process."""
+    if not torch.isfinite(loss):
+        raise UserError(
+            f"the loss of step {step} is {float(loss)}, of the pairs {', '.join(map(str, rows[:16]))}; nothing of that "
+            "step was kept: the last checkpoint is good. Lower learning_rate=, or look at these pairs"
+        )

@@ -1,12 +1,13 @@
 """The method's objective. Shapes: B batch, L packed tokens of a canvas, C packed channels, T text tokens, D width."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dsd.flow import add_noise, velocity_target
+from dsd.models.latents import target_mask
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,25 @@ class Batch:
     pooled_prompt_embeds: Tensor  # (B, P)
     noise: Tensor  # (B, L, C)
     sigmas: Tensor  # (B,)
+    rows: tuple[int, ...] = ()  # which pairs, to name them where something is wrong
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Batch(**{name: t.to(device, non_blocking=True) for name, t in tensors.items()}, rows=self.rows)
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """The paper's objective: (batch) -> loss of each sample, (B,)."""
+
+    velocity: Callable[[Tensor, Batch, int, int], Tensor]  # noisy latents, batch, rows and columns of tokens
+    canvases: Mapping[int, tuple[int, int]]  # number of tokens -> rows, columns
+    reference_loss_weight: float  # 1: both panels, the paper's; 0: the target's alone
+
+    def __call__(self, batch: Batch) -> Tensor:
+        rows, columns = self.canvases[batch.latents.shape[1]]
+        weights = token_weights(target_mask(rows, columns), self.reference_loss_weight).to(batch.latents.device)
+        return flow_loss(lambda noisy, batch: self.velocity(noisy, batch, rows, columns), batch, weights)
 
 
 def flow_loss(model: Callable[..., Tensor], batch: Batch, token_weights: Tensor) -> Tensor:

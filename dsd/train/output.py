@@ -1,0 +1,39 @@
+"""What a training leaves: one adapter file, or the folder of a transformer that was trained as a whole."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FluxTransformer2DModel
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
+
+from dsd.manifest import atomic
+from dsd.models.adapter import ADAPTER, adapter_state, save_adapter
+
+SHARD = "diffusion_pytorch_model{suffix}.safetensors"  # diffusers' name
+
+
+def save_student(
+    folder: Path, trained: Mapping[str, Tensor], student: FluxTransformer2DModel, metadata: dict[str, Any]
+) -> None:
+    """`trained` are whole tensors by their parameters' names; `metadata` is the adapter file's."""
+    if metadata["lora"]["rank"]:
+        save_adapter(folder / ADAPTER, adapter_state(trained), metadata)
+        return
+    path = folder / "transformer"
+    if not path.exists():
+        with atomic(path) as temporary:
+            temporary.mkdir()
+            save_torch_state_dict(joined(dict(trained)), temporary, filename_pattern=SHARD)
+            student.save_config(temporary)
+
+
+def joined(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The two halves of the embedder as the one Linear that inference has."""
+    parts = {name: tensors.pop(f"x_embedder.{name}") for name in
+             ("x_embedder.weight", "c_embedder.weight", "x_embedder.bias", "c_embedder.bias")}  # fmt: skip
+    tensors["x_embedder.weight"] = torch.cat([parts["x_embedder.weight"], parts["c_embedder.weight"]], dim=1)
+    tensors["x_embedder.bias"] = parts["x_embedder.bias"] + parts["c_embedder.bias"]
+    return tensors
