@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from omegaconf import MISSING, DictConfig
 from torch import Tensor
 from tqdm import tqdm
+from transformers.integrations import unset_hf_deepspeed_config
 
 from dsd.app import claim, resolved, stage
 from dsd.errors import UserError
@@ -41,7 +42,7 @@ from dsd.train.checkpoint import (
 )
 from dsd.train.encoder import Encoder
 from dsd.train.hooks import Checkpoint, Ema, Hook, Log
-from dsd.train.launchers import Share
+from dsd.train.launchers import Share, Sharing
 from dsd.train.loop import Plan, train, velocity_model
 from dsd.train.loss import FlowMatching
 from dsd.train.memory import checkpoint_blocks
@@ -136,7 +137,7 @@ def main(cfg: DictConfig) -> None:
         log.info("train: done already, in %s", output_dir)
         return
 
-    accelerator = start(cfg, output_dir)
+    accelerator, sharing = start(cfg, output_dir)
     model, on_main = cfg.model, accelerator.is_main_process
     sizes: list[Size] = [(h, w) for h, w in cfg.buckets or [[model.panel_height, model.panel_width]]]
     pipeline: FluxPipeline = load_pipeline(model.path, model.dtype, str(accelerator.device), FluxPipeline)
@@ -161,16 +162,19 @@ def main(cfg: DictConfig) -> None:
     pipeline.transformer = None
     if cfg.cache == "all":  # otherwise the encoders work at every step
         encoder.pipeline.text_encoder = encoder.pipeline.text_encoder_2 = None
-    share = Share(cfg.batch_size // (accelerator.num_processes * cfg.accumulation), cfg.accumulation, cfg.max_grad_norm)
+    micro_batch = cfg.batch_size // (accelerator.num_processes * cfg.accumulation)
     tokens = max(rows * columns for rows, columns in canvases)
     flops = lora_step_flops(student, tokens, model.max_sequence_length)
     if cfg.activation_gb is not None:
         largest = max(canvases, key=lambda canvas: canvas[0] * canvas[1])
-        checkpoint_blocks(student, cfg.activation_gb, share.micro_batch, *largest, model.max_sequence_length)
+        checkpoint_blocks(student, cfg.activation_gb, micro_batch, *largest, model.max_sequence_length)
     if cfg.compile:
         student.compile_repeated_blocks()
-    optimizer = instantiate(cfg.optimizer)(list(trainable_parameters(student).values()), lr=cfg.learning_rate)
-    transformer, optimizer = accelerator.prepare(student, optimizer)
+
+    def make_optimizer(divided: torch.nn.Module) -> torch.optim.Optimizer:
+        return instantiate(cfg.optimizer)([p for p in divided.parameters() if p.requires_grad], lr=cfg.learning_rate)
+
+    transformer, optimizer = sharing.divide(accelerator, student, make_optimizer)
     student = accelerator.unwrap_model(transformer)
     parameters, strategy = trainable_parameters(student), strategy_of(accelerator, optimizer)
     state = TrainState()
@@ -251,11 +255,12 @@ def main(cfg: DictConfig) -> None:
     hooks += [ask, Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, lambda: told[0])]
     with bar:
         train(accelerator, transformer, optimizer, objective, sampling, plan, state, hooks, lambda: told[0])
-    accelerator.end_training()
     if state.step < cfg.num_steps:
         log.info("train: told to stop; step %d is saved, run the same command to go on", state.step)
+        accelerator.end_training()
         return
     write(output_dir)
+    accelerator.end_training()
     if not on_main:
         return
     final = plot_curves(output_dir)
@@ -271,22 +276,27 @@ def main(cfg: DictConfig) -> None:
     )  # fmt: skip
 
 
-def start(cfg: DictConfig, output_dir: Path) -> Accelerator:
+def start(cfg: DictConfig, output_dir: Path) -> tuple[Accelerator, Sharing]:
     """The processes, as the launcher has them share the work. UserError where a step cannot be divided among them."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if cfg.batch_size % (processes * cfg.accumulation):
         raise UserError(
             f"batch_size={cfg.batch_size} is not a multiple of {processes} processes x accumulation={cfg.accumulation}"
         )
+    if processes == 1 and "RANK" not in os.environ and cfg.launcher._target_ != "dsd.train.launchers.ddp":
+        name = cfg.launcher._target_.rsplit(".", 1)[-1]
+        raise UserError(f"launcher={name} divides the work of several processes; start them with torchrun")
     share = Share(cfg.batch_size // (processes * cfg.accumulation), cfg.accumulation, cfg.max_grad_norm)
     device = "cpu" if cfg.device == "cpu" or not torch.cuda.is_available() else "cuda"
-    return Accelerator(
+    sharing: Sharing = instantiate(cfg.launcher)(share, device)
+    accelerator = Accelerator(
         mixed_precision=cfg.mixed_precision,
         log_with=list(cfg.logger.trackers) or None,
         project_dir=str(output_dir),
-        cpu=cfg.device == "cpu",
-        **instantiate(cfg.launcher)(share, device),
+        **sharing.accelerator,
     )
+    unset_hf_deepspeed_config()  # else transformers reads its models in slices under ZeRO-3
+    return accelerator, sharing
 
 
 def check(cfg: DictConfig) -> None:

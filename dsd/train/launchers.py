@@ -1,15 +1,19 @@
 """How processes share the work: configs/launcher/*.yaml. Start them with torchrun (or accelerate launch, or srun).
 
-Each is a function `(Share, device) -> keyword arguments of Accelerator`.
+Each is a function `(Share, device) -> Sharing`.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
+from torch import nn
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
-BLOCKS = ["FluxTransformerBlock", "FluxSingleTransformerBlock"]  # the units that FSDP2 gathers
+MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -21,16 +25,21 @@ class Share:
     max_grad_norm: float
 
 
-def ddp(share: Share, device: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Sharing:
+    """What an Accelerator is told, and how the student and its optimiser are divided among the processes."""
+
+    accelerator: dict[str, Any]
+    divide: Callable[[Accelerator, nn.Module, MakeOptimizer], tuple[nn.Module, Any]]
+
+
+def ddp(share: Share, device: str) -> Sharing:
     """Every process holds the whole model; also for a single one."""
-    return {"gradient_accumulation_steps": share.accumulation, **_gloo(device)}
+    return Sharing(_accelerator(share, device), _prepare)
 
 
-def zero(share: Share, device: str, stage: int, offload: str = "none") -> dict[str, Any]:
+def zero(share: Share, device: str, stage: int, offload: str = "none") -> Sharing:
     """DeepSpeed: optimiser state and gradients divided (stage 2), parameters as well (3); `offload`: none, cpu."""
-    if device == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
     settings = {
         "train_micro_batch_size_per_gpu": share.micro_batch,
         "gradient_accumulation_steps": share.accumulation,
@@ -42,25 +51,41 @@ def zero(share: Share, device: str, stage: int, offload: str = "none") -> dict[s
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # the optimiser is the config's, wherever its state is
-    }  # fmt: skip
-    plugin = DeepSpeedPlugin(hf_ds_config=settings)
-    return {"deepspeed_plugin": plugin, "gradient_accumulation_steps": share.accumulation, **_gloo(device)}
+    }
+    known = _accelerator(share, device)
+    plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=False)  # encoders are read as they are
+    # said without need, cpu= turns DeepSpeed off
+    return Sharing({**known, "deepspeed_plugin": plugin, "cpu": False}, _prepare)
 
 
-def fsdp2(share: Share, device: str, reshard_after_forward: bool = True, cpu_offload: bool = False) -> dict[str, Any]:
-    """PyTorch's own: parameters, gradients and optimiser state divided, gathered a block at a time."""
-    plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        reshard_after_forward=reshard_after_forward,
-        cpu_offload=cpu_offload,
-        auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=BLOCKS,
-        cpu_ram_efficient_loading=False,
-    )
-    return {"fsdp_plugin": plugin, "gradient_accumulation_steps": share.accumulation, **_gloo(device)}
+def fsdp2(share: Share, device: str, reshard_after_forward: bool = True, cpu_offload: bool = False) -> Sharing:
+    """PyTorch's own `fully_shard`: parameters, gradients and optimiser state divided, gathered a block at a time.
+
+    Called here and not by accelerate, whose plugin does so on GPUs alone.
+    """
+
+    def divide(accelerator: Accelerator, student: Any, make_optimizer: MakeOptimizer) -> tuple[nn.Module, Any]:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
+        policy: dict[str, Any] = {
+            "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None),
+            "offload_policy": CPUOffloadPolicy() if cpu_offload else OffloadPolicy(),
+            "mesh": torch.distributed.init_device_mesh(accelerator.device.type, (accelerator.num_processes,)),
+        }
+        student.to(accelerator.device)
+        for block in (*student.transformer_blocks, *student.single_transformer_blocks):
+            fully_shard(block, reshard_after_forward=reshard_after_forward, **policy)
+        fully_shard(student, **policy)
+        return student, accelerator.prepare_optimizer(make_optimizer(student))
+
+    return Sharing(_accelerator(share, device), divide)
 
 
-def _gloo(device: str) -> dict[str, Any]:
+def _prepare(accelerator: Accelerator, student: nn.Module, make_optimizer: MakeOptimizer) -> tuple[nn.Module, Any]:
+    return accelerator.prepare(student, make_optimizer(student))
+
+
+def _accelerator(share: Share, device: str) -> dict[str, Any]:
     os.environ.setdefault("DS_ACCELERATOR", "cpu" if device == "cpu" else "cuda")  # else DeepSpeed guesses, aloud
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    return {"kwargs_handlers": [InitProcessGroupKwargs(backend="gloo")]} if device == "cpu" and several else {}
+    handlers: list[Any] = [InitProcessGroupKwargs(backend="gloo")] if device == "cpu" and several else []
+    return {"gradient_accumulation_steps": share.accumulation, "kwargs_handlers": handlers, "cpu": device == "cpu"}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from dsd.errors import UserError
 from dsd.models.latents import img_ids
@@ -84,6 +85,8 @@ def train(
             began = time.perf_counter()
             batch = sampling.batch(range(first, first + micro)).to(accelerator.device)
             waited += time.perf_counter() - began
+            if isinstance(transformer, FSDPModule):  # its no_sync
+                transformer.set_requires_gradient_sync(part == plan.accumulation - 1)
             with accelerator.accumulate(transformer):
                 loss = objective(batch).mean()
                 total += loss.detach() / plan.accumulation

@@ -112,7 +112,8 @@ def strategy_of(accelerator: Accelerator, optimizer: Any) -> Strategy:
     inner = optimizer.optimizer
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return Zero(inner)
-    return Fsdp2(inner) if accelerator.distributed_type == DistributedType.FSDP else Whole(inner)
+    sharded = any(isinstance(p, DTensor) for group in inner.param_groups for p in group["params"])
+    return Fsdp2(inner) if sharded else Whole(inner)
 
 
 def whole(value: Any) -> Any:
