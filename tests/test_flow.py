@@ -34,11 +34,11 @@ def test_the_shift_is_flux_own() -> None:
 
 def test_samplers_stay_between_image_and_noise() -> None:
     for sampler in (LogitNormalSigmas(shift=3.0), UniformSigmas()):
-        sigmas = sampler(2000, torch.Generator().manual_seed(0))
+        sigmas = sampler(2000, torch.Generator().manual_seed(0), 256)
         assert sigmas.shape == (2000,)
         assert 0 < sigmas.min() < 0.3
         assert 0.9 < sigmas.max() < 1
-    assert abs(LogitNormalSigmas()(4000, torch.Generator().manual_seed(0)).median() - 0.5) < 0.02
+    assert abs(LogitNormalSigmas()(4000, torch.Generator().manual_seed(0), 256).median() - 0.5) < 0.02
 
 
 def test_a_seed_is_a_function_of_its_position() -> None:

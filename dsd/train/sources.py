@@ -78,9 +78,7 @@ class Columns:
     ) -> None:
         wanted = [image, conditioning, caption]
         if missing := [name for name in wanted if name not in rows.column_names]:
-            raise UserError(
-                f"{where}: no column {missing[0]!r}; its columns: {', '.join(rows.column_names)}; map them (data.image=)"
-            )
+            raise UserError(f"{where}: no column {missing[0]!r}; its columns: {', '.join(rows.column_names)}; map them")
         if isinstance(rows, Dataset) and not len(rows):
             raise UserError(f"{where}: no rows in it")
         second = instruction if instruction is not None and instruction in rows.column_names else caption

@@ -73,6 +73,7 @@ class Zero:
 
     def __init__(self, optimizer: Any) -> None:
         self.optimizer = optimizer  # DeepSpeed's
+        from deepspeed.runtime.zero import GatheredParameters
         from deepspeed.utils import (
             safe_get_full_fp32_param,
             safe_get_full_optimizer_state,
@@ -80,6 +81,7 @@ class Zero:
             safe_set_full_optimizer_state,
         )
 
+        self.gathered = GatheredParameters  # does nothing to a parameter that is not divided
         self.get, self.set = safe_get_full_fp32_param, safe_set_full_fp32_param
         self.get_state, self.set_state = safe_get_full_optimizer_state, safe_set_full_optimizer_state
 
@@ -87,7 +89,10 @@ class Zero:
         return self.get(parameter)
 
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
+        """The master, and what the next forward sees."""
         self.set(parameter, value.to(parameter.device, torch.float32))
+        with self.gathered([parameter], modifier_rank=0), torch.no_grad():
+            parameter.copy_(value)
 
     def read_state(self, parameter: nn.Parameter) -> State:
         of_slices = next(self._slices(), {})
@@ -96,12 +101,24 @@ class Zero:
         return state | {name: value for name, value in of_slices.items() if name not in names}
 
     def write_state(self, parameter: nn.Parameter, state: State) -> None:
+        self._begin([name for name, value in state.items() if isinstance(value, Tensor) and value.ndim])
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == getattr(parameter, "ds_shape", parameter.shape):
                 self.set_state(parameter, value.to(parameter.device), name)
             else:
                 for of_slice in self._slices():
                     of_slice[name] = value.clone() if isinstance(value, Tensor) else value
+
+    def _begin(self, names: list[str]) -> None:
+        """The state is made at the first step, and only then can it be written; so make it here."""
+        inner = self.optimizer.optimizer
+        if any(inner.state.values()):
+            return
+        groups = [flat for group in inner.param_groups for flat in group["params"]]
+        for flat in getattr(self.optimizer, "fp32_partitioned_groups_flat", groups):  # ZeRO-3 has more than it shows
+            inner.state[flat] = {name: torch.zeros_like(flat) for name in names}
+        if hasattr(self.optimizer, "_lazy_init_hp_params_optimizer_state"):  # ZeRO-2
+            self.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _slices(self) -> Iterator[State]:
         return iter(self.optimizer.optimizer.state.values())

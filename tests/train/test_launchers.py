@@ -1,0 +1,65 @@
+"""Every way of sharing the work, in two processes on this machine; a run may change it in the middle."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+STEPS = 6
+
+
+def launch(launcher: str, processes: int, *overrides: str) -> None:
+    command = ["-m", "dsd.train", f"launcher={launcher}", *overrides]
+    if processes > 1:
+        elastic = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+        command = [*elastic, "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", *command]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """As if the run had been killed then."""
+    (folder / "manifest.json").unlink()
+    (folder / "adapter.safetensors").unlink()
+    for path in (folder / "checkpoints").iterdir():
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_goes_on_under_any_launcher(pairs, adapter, tmp_path) -> None:
+    """DDP -> ZeRO-2 -> ZeRO-3 -> FSDP2 -> one process: each adapter is the unbroken run's, and none has a hole."""
+    settings = (
+        f"pairs={pairs}", f"cache_dir={adapter / 'cache'}", "lora=toybox", "batch_size=4", "learning_rate=1e-3",
+        "log_every=1", "device=cpu", f"num_steps={STEPS}", "checkpoint_every=1", "keep_checkpoints=10",
+    )  # fmt: skip
+    launch("ddp", 1, *settings, f"output_dir={tmp_path / 'unbroken'}")
+    expected = load_file(tmp_path / "unbroken" / "adapter.safetensors")
+    folder = tmp_path / "changing"
+    ways = (("ddp", 2, 2), ("zero2", 2, 1), ("zero3", 2, 2), ("fsdp2", 2, 2), ("zero2", 2, 2), ("ddp", 1, 1))
+    for begun, (launcher, processes, parts) in enumerate(ways):
+        if begun:
+            forget_after(folder, begun)
+        launch(launcher, processes, *settings, f"accumulation={parts}", f"output_dir={folder}")
+        found = load_file(folder / "adapter.safetensors")
+        assert found.keys() == expected.keys()
+        for name, tensor in found.items():
+            assert tensor.shape == expected[name].shape
+            difference = float((tensor - expected[name]).abs().max())
+            assert difference < 2e-6, (launcher, begun, name, difference)
+        steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()]
+        assert steps == list(range(1, STEPS + 1)), launcher
+
+
+def test_a_launcher_for_many_refuses_to_run_alone(refused, pairs, tmp_path) -> None:
+    said = refused("train", f"pairs={pairs}", "launcher=zero2", "device=cpu", f"output_dir={tmp_path}")
+    assert "launcher=zero divides the work of several processes; start them with torchrun" in said
