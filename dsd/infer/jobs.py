@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from datasets import Dataset
 from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetGenerationError
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from dsd.errors import UserError
+from dsd.manifest import read_manifest
+from dsd.shards import read_shards
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 FIELDS = {"reference", "prompt", "job", "seed", "truth"}
@@ -147,6 +149,26 @@ class ParquetJobs(Sequence[Job]):
             None if seed is None else int(seed),
             str(row.get("truth") or ""),
         )
+
+
+class NegativeJobs(Sequence[Job]):
+    """For SFO (arXiv 2506.03621, section 3.2): every pair of dsd-curate asked again of a blurred reference, and with no
+    more words than what it is. What the student draws of that is a worse target.
+    """
+
+    def __init__(self, path: str, blur: float, prompt: str, num: int | None = None) -> None:
+        read_manifest(path, "curation")
+        self.pairs = read_shards(path, "pairs").select_columns(["conditioning", "common_subject"])
+        self.blur, self.prompt, self.num = blur, prompt, num
+
+    def __len__(self) -> int:
+        return min(self.num or len(self.pairs), len(self.pairs))
+
+    def __getitem__(self, index: Any) -> Any:
+        row = self.pairs[index]
+        picture = row["conditioning"]
+        blurred = picture.filter(ImageFilter.GaussianBlur(self.blur * max(picture.size)))
+        return Job(f"pair-{index:08d}", blurred, self.prompt.format(subject=row["common_subject"] or "the subject"))
 
 
 def _reason(error: BaseException) -> str:

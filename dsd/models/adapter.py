@@ -7,7 +7,8 @@ The file's metadata says what it was made for: base model, rank, alpha, geometry
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,21 @@ def build_student(
     use_rslora: bool = False,
     use_dora: bool = False,
     seed: int = 0,
+    init: str | Path | None = None,
 ) -> FluxTransformer2DModel:
     """Turn a base transformer into the trainable student, in place: base frozen, LoRA added, condition embedder open.
 
     At step 0 it computes what the base does: LoRA's B and the condition embedder begin at zero. Rank 0 is no LoRA: all
-    of the transformer is trained.
+    of the transformer is trained. With `init`, an adapter, that is merged first, and the LoRA alone is trained over it.
     """
     if targets not in TARGETS:
         raise UserError(f"lora.targets={targets!r} is unknown; choose one of {', '.join(TARGETS)}")
     transformer.requires_grad_(rank == 0)
-    split(transformer)
+    if init is not None:
+        load_adapter(transformer, init, fuse=True)
+        transformer.requires_grad_(rank == 0)
+    else:
+        split(transformer)
     if rank == 0:
         return transformer
     with torch.random.fork_rng(devices=[]):
@@ -60,13 +66,24 @@ def build_student(
         transformer.add_adapter(
             LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
         )
-    transformer.x_embedder.c_embedder.requires_grad_(True)
+    if init is None:
+        transformer.x_embedder.c_embedder.requires_grad_(True)
     return transformer
 
 
 def trainable_parameters(transformer: FluxTransformer2DModel) -> dict[str, nn.Parameter]:
     """By name: LoRA and condition embedder, or everything."""
     return {name: p for name, p in transformer.named_parameters() if p.requires_grad}
+
+
+@contextmanager
+def without_lora(student: Any) -> Iterator[None]:
+    """Compute with the weights that the LoRA was put over."""
+    student.disable_lora()
+    try:
+        yield
+    finally:
+        student.enable_lora()
 
 
 def adapter_state(trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,6 +98,32 @@ def adapter_state(trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ): tensor
         for name, tensor in trained.items()
     }
+
+
+def stacked(
+    first: Mapping[str, Tensor],
+    first_lora: Mapping[str, Any],
+    second: Mapping[str, Tensor],
+    second_lora: Mapping[str, Any],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Two LoRAs as one that does both, exactly: ranks add up, scales go into the Bs. Returns it and its settings."""
+    scales = [scale_of(lora) for lora in (first_lora, second_lora)]
+    found = {name: tensor for name, tensor in first.items() if "lora_" not in name}
+    for name in sorted({n for state in (first, second) for n in state if "lora_" in n}):
+        parts = [(state[name], scale) for state, scale in zip((first, second), scales, strict=True) if name in state]
+        is_b = ".lora_B." in name
+        tensors = [tensor.float() * (scale if is_b else 1.0) for tensor, scale in parts]
+        found[name] = torch.cat(tensors, dim=1 if is_b else 0)
+    rank = first_lora["rank"] + second_lora["rank"]
+    settings = {"rank": rank, "alpha": rank, "targets": first_lora["targets"], "use_rslora": False, "use_dora": False}
+    return found, settings
+
+
+def scale_of(lora: Mapping[str, Any]) -> float:
+    """What peft multiplies BA by."""
+    if lora["use_dora"]:
+        raise UserError("a DoRA cannot be stacked with another; use lora.use_dora=false in both stages")
+    return lora["alpha"] / (lora["rank"] ** 0.5 if lora["use_rslora"] else lora["rank"])
 
 
 def save_adapter(path: str | Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:

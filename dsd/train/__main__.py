@@ -27,7 +27,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from dsd.app import claim, resolved, stage
 from dsd.errors import UserError
 from dsd.manifest import atomic, is_finished, write_manifest
-from dsd.models.adapter import ADAPTER, build_student, describe, trainable_parameters
+from dsd.models.adapter import ADAPTER, build_student, describe, trainable_parameters, without_lora
 from dsd.models.base import load_pipeline
 from dsd.models.config import ModelConfig
 from dsd.models.flops import lora_step_flops, matmul_flops
@@ -44,7 +44,7 @@ from dsd.train.encoder import Encoder
 from dsd.train.hooks import Checkpoint, Ema, Hook, Log
 from dsd.train.launchers import Share, Sharing
 from dsd.train.loop import Plan, train, velocity_model
-from dsd.train.loss import FlowMatching
+from dsd.train.loss import Model
 from dsd.train.memory import checkpoint_blocks
 from dsd.train.output import save_student
 from dsd.train.pairs import CACHES, open_pairs
@@ -114,6 +114,8 @@ class TrainConfig:
     model: ModelConfig = MISSING
     lora: LoraSettings = MISSING
     quantization: Any = MISSING  # -> (pipeline, device), models.quantize: of the frozen base (QLoRA)
+    init_adapter: str | None = None  # an adapter to begin from; what is trained is a LoRA over it
+    objective: Any = MISSING  # -> train.loss
     sigmas: Any = MISSING  # -> flow.Sigmas
     optimizer: Any = MISSING
     launcher: Any = MISSING  # -> train.launchers
@@ -156,7 +158,7 @@ def main(cfg: DictConfig) -> None:
         validation.prepare(pipeline)
 
     instantiate(cfg.quantization)(pipeline, accelerator.device)
-    student = build_student(pipeline.transformer, **resolved(cfg)["lora"], seed=cfg.seed)
+    student = build_student(pipeline.transformer, **resolved(cfg)["lora"], seed=cfg.seed, init=cfg.init_adapter)
     dtype = student.dtype
     cast_training_params(student, torch.float32)
     pipeline.transformer = None
@@ -214,7 +216,7 @@ def main(cfg: DictConfig) -> None:
         tensors = gather(parameters, strategy)
         if on_main:
             averaged: Mapping[str, Tensor] = {name: state.ema[name] for name in tensors} if state.ema else tensors
-            save_student(folder, averaged, student, {**metadata, "num_steps": state.step})
+            save_student(folder, averaged, student, {**metadata, "num_steps": state.step}, cfg.init_adapter)
 
     total = sum(getattr(p, "ds_numel", p.numel()) for p in parameters.values()) / 1e6
     log.info(
@@ -227,7 +229,8 @@ def main(cfg: DictConfig) -> None:
     )  # fmt: skip
     velocity = velocity_model(transformer, student.config, dtype, cfg.guidance_scale, cfg.positions)
     by_tokens = {rows * columns: (rows, columns) for rows, columns in canvases}
-    objective = FlowMatching(velocity, by_tokens, cfg.reference_loss_weight)
+    told = Model(velocity, by_tokens, functools.partial(without_lora, student))
+    objective = instantiate(cfg.objective)(told, cfg.reference_loss_weight)
     plan = Plan(
         cfg.num_steps, cfg.batch_size, cfg.accumulation, cfg.learning_rate, cfg.warmup_steps, cfg.decay,
         cfg.max_grad_norm,
@@ -247,14 +250,14 @@ def main(cfg: DictConfig) -> None:
     if validation is not None:
         best = functools.partial(write, output_dir / "best")
         hooks.append(validation.hook(output_dir, accelerator, cfg.num_steps, state, student, cfg.positions, best))
-    told = [False]
+    asked = [False]
 
     def ask(state: TrainState, metrics: dict[str, Tensor]) -> None:
-        told[0] = stopping()
+        asked[0] = stopping()
 
-    hooks += [ask, Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, lambda: told[0])]
+    hooks += [ask, Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, lambda: asked[0])]
     with bar:
-        train(accelerator, transformer, optimizer, objective, sampling, plan, state, hooks, lambda: told[0])
+        train(accelerator, transformer, optimizer, objective, sampling, plan, state, hooks, lambda: asked[0])
     if state.step < cfg.num_steps:
         log.info("train: told to stop; step %d is saved, run the same command to go on", state.step)
         accelerator.end_training()

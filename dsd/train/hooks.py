@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from dsd.manifest import atomic
 from dsd.train.checkpoint import TrainState
 
 Hook = Callable[[TrainState, dict[str, Tensor]], None]
@@ -37,7 +38,8 @@ class Log:
         self.flops, self.peak = flops, peak  # of a sample; of a device in a second, where it is known
         self.sums: dict[str, Any] = {}
         self.since, self.began = state.step, time.monotonic()
-        forget_after(file, state.step)
+        if accelerator.is_main_process:
+            forget_after(file, state.step)
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
         self.bar.update()
@@ -104,7 +106,8 @@ def forget_after(file: Path, step: int) -> None:
         lines = [
             line for line in file.read_text().splitlines() if whole_line(line) and json.loads(line)["step"] <= step
         ]
-        file.write_text("".join(line + "\n" for line in lines))
+        with atomic(file) as temporary:
+            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 def whole_line(line: str) -> bool:

@@ -1,11 +1,13 @@
 """The method's objective. Shapes: B batch, L packed tokens of a canvas, C packed channels, T text tokens, D width."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from dsd.errors import UserError
 from dsd.flow import add_noise, velocity_target
 from dsd.models.latents import target_mask
 
@@ -20,6 +22,7 @@ class Batch:
     pooled_prompt_embeds: Tensor  # (B, P)
     noise: Tensor  # (B, L, C)
     sigmas: Tensor  # (B,)
+    rejected: Tensor | None = None  # (B, L, C) clean canvas of a worse target, where there is one
     rows: tuple[int, ...] = ()  # which pairs, to name them where something is wrong
 
     def to(self, device: torch.device) -> "Batch":
@@ -28,17 +31,46 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class FlowMatching:
-    """The paper's objective: (batch) -> loss of each sample, (B,)."""
+class Model:
+    """What an objective is told of the student."""
 
     velocity: Callable[[Tensor, Batch, int, int], Tensor]  # noisy latents, batch, rows and columns of tokens
     canvases: Mapping[int, tuple[int, int]]  # number of tokens -> rows, columns
+    without_lora: Callable[[], AbstractContextManager]  # within it, `velocity` is that of the weights it began from
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """The paper's objective: (batch) -> loss of each sample, (B,)."""
+
+    model: Model
     reference_loss_weight: float  # 1: both panels, the paper's; 0: the target's alone
 
     def __call__(self, batch: Batch) -> Tensor:
-        rows, columns = self.canvases[batch.latents.shape[1]]
+        rows, columns = self.model.canvases[batch.latents.shape[1]]
         weights = token_weights(target_mask(rows, columns), self.reference_loss_weight).to(batch.latents.device)
-        return flow_loss(lambda noisy, batch: self.velocity(noisy, batch, rows, columns), batch, weights)
+        return flow_loss(lambda noisy, batch: self.model.velocity(noisy, batch, rows, columns), batch, weights)
+
+
+@dataclass(frozen=True)
+class SubjectFidelity:
+    """Second stage, SFO (arXiv 2506.03621): the true target is preferred to one that the model drew from a blurred
+    reference and a generic prompt. The loss is Diffusion-DPO's (arXiv 2311.12908, eq. 14), on velocities. UserError
+    where pairs have no worse target.
+    """
+
+    model: Model
+    reference_loss_weight: float
+    beta: float
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if batch.rejected is None:
+            raise UserError("objective=sfo needs worse targets beside the pairs: data=preferences data.negatives=...")
+        flow = FlowMatching(self.model, self.reference_loss_weight)
+        worse = replace(batch, latents=batch.rejected)  # with the same noise, time, words and condition
+        with torch.no_grad(), self.model.without_lora():
+            before = flow(batch) - flow(worse)
+        return -torch.nn.functional.logsigmoid(-0.5 * self.beta * (flow(batch) - flow(worse) - before))
 
 
 def flow_loss(model: Callable[..., Tensor], batch: Batch, token_weights: Tensor) -> Tensor:

@@ -10,17 +10,25 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from dsd.manifest import atomic
-from dsd.models.adapter import ADAPTER, adapter_state, save_adapter
+from dsd.models.adapter import ADAPTER, adapter_state, read_adapter, save_adapter, stacked
 
 SHARD = "diffusion_pytorch_model{suffix}.safetensors"  # diffusers' name
 
 
 def save_student(
-    folder: Path, trained: Mapping[str, Tensor], student: FluxTransformer2DModel, metadata: dict[str, Any]
+    folder: Path,
+    trained: Mapping[str, Tensor],
+    student: FluxTransformer2DModel,
+    metadata: dict[str, Any],
+    init: str | None = None,
 ) -> None:
-    """`trained` are whole tensors by their parameters' names; `metadata` is the adapter file's."""
+    """`trained` are tensors by their parameters' names; `metadata` is the adapter's; `init`: what it began from."""
     if metadata["lora"]["rank"]:
-        save_adapter(folder / ADAPTER, adapter_state(trained), metadata)
+        state, lora = adapter_state(trained), metadata["lora"]
+        if init is not None:  # one file that is both stages
+            before, told = read_adapter(init)
+            state, lora = stacked(before, told["lora"], state, lora)
+        save_adapter(folder / ADAPTER, state, {**metadata, "lora": lora})
         return
     path = folder / "transformer"
     if not path.exists():

@@ -38,6 +38,10 @@ class Pairs(Protocol):
 
     def condition(self, rows: Sequence[int]) -> Tensor: ...
 
+    def rejected(self, rows: Sequence[int]) -> Tensor | None:
+        """Canvases with a worse target; None where the pairs have none."""
+        ...
+
     def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]: ...
 
 
@@ -63,6 +67,11 @@ class DirectPairs:
         return self.encoder.canvas(
             [p.reference.open() for p in pairs], [p.target.open() for p in pairs], *self._size(rows)
         )
+
+    def rejected(self, rows: Sequence[int]) -> Tensor | None:
+        pairs = self._pictures(rows)
+        worse = [pair.rejected.open() for pair in pairs if pair.rejected]
+        return self.encoder.canvas([p.reference.open() for p in pairs], worse, *self._size(rows)) if worse else None
 
     def condition(self, rows: Sequence[int]) -> Tensor:
         return self.encoder.condition([pair.reference.open() for pair in self._pictures(rows)], *self._size(rows))
@@ -106,6 +115,11 @@ class CachedPairs:
     def canvas(self, rows: Sequence[int]) -> Tensor:
         return self._store(rows, "canvas").rows([canvas_key(self.table, row) for row in rows])
 
+    def rejected(self, rows: Sequence[int]) -> Tensor | None:
+        if not self.table.rejected[rows[0]]:
+            return None
+        return self._store(rows, "canvas").rows([rejected_key(self.table, row) for row in rows])
+
     def condition(self, rows: Sequence[int]) -> Tensor:
         return self._store(rows, "condition").rows([self.table.references[row] for row in rows])
 
@@ -139,6 +153,7 @@ class CachedPairs:
         return [
             row for row, store in enumerate(stores)
             if canvas_key(table, row) not in store["canvas"] or table.references[row] not in store["condition"]
+            or (table.rejected[row] and rejected_key(table, row) not in store["canvas"])
         ]  # fmt: skip
 
     def _announce(self, missing: Sequence[int], texts: Sequence[str], table: Table, num_words: int) -> None:
@@ -178,6 +193,10 @@ class CachedPairs:
                         targets = [pair.target.open() for _, pair in some]
                         canvases = self.encoder.canvas(references, targets, *self.sizes[bucket])
                         conditions = self.encoder.condition(references, *self.sizes[bucket])
+                        if table.rejected[rows[0]]:
+                            worse = [pair.rejected.open() for _, pair in some if pair.rejected]
+                            worse_canvases = self.encoder.canvas(references, worse, *self.sizes[bucket]).cpu()
+                            found["canvas"] |= zip((rejected_key(table, r) for r in rows), worse_canvases, strict=True)
                         found["canvas"] |= zip((canvas_key(table, row) for row in rows), canvases.cpu(), strict=True)
                         found["condition"] |= zip((table.references[r] for r in rows), conditions.cpu(), strict=True)
                         bar.update(len(some))
@@ -228,6 +247,10 @@ def open_store(cache_dir: Path, kind: str, about: dict[str, str | int], dtype: t
 
 def canvas_key(table: Table, row: int) -> str:
     return f"{table.references[row]}{table.targets[row]}"
+
+
+def rejected_key(table: Table, row: int) -> str:
+    return f"{table.references[row]}{table.rejected[row]}"
 
 
 def caption_key(text: str) -> str:

@@ -43,6 +43,7 @@ class Sampling:
             keep.append(float(no_condition >= self.condition_dropout))
         latents = self.pairs.canvas(rows).float()
         cond_latents = self.pairs.condition(rows).float()
+        rejected = self.pairs.rejected(rows)
         drawn = [
             (self.sigmas(1, generator, latents.shape[1]), torch.randn(latents.shape[1:], generator=generator))
             for generator in generators
@@ -55,6 +56,7 @@ class Sampling:
             pooled_prompt_embeds=pooled,
             noise=torch.stack([noise for _, noise in drawn]).to(latents.device),
             sigmas=torch.cat([sigma for sigma, _ in drawn]).to(latents.device),
+            rejected=None if rejected is None else rejected.float(),
             rows=tuple(rows),
         )
 

@@ -7,7 +7,7 @@ hash names what is encoded from them, so that an edited picture is encoded again
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -51,6 +51,7 @@ class RawPair:
     target: Picture
     description: str  # of the target
     instruction: str  # what to do with the reference; the description where a set has none
+    rejected: Picture | None = None  # a worse target, for training on preferences
 
 
 class PairSource(Protocol):
@@ -129,6 +130,30 @@ def curated(path: str) -> PairSource:
     pairs = Columns(read_shards(path, "pairs"), path)
     pairs.fingerprint = hashlib.sha256(json.dumps(source["files"], sort_keys=True).encode()).hexdigest()
     return pairs
+
+
+class Preferences:
+    """Pairs of dsd-curate, each with the negative that `dsd-infer jobs=negatives` drew of it. Others are left out."""
+
+    def __init__(self, path: str, negatives: str) -> None:
+        self.pairs = curated(path)
+        source, drawn = read_manifest(negatives, "infer"), read_shards(negatives, "results")
+        self.negatives = drawn.cast_column("image", ImageFeature(decode=False)).select_columns(["job", "image"])
+        places = {job: place for place, job in enumerate(drawn["job"])}
+        self.known = [(n, places[f"pair-{n:08d}"]) for n in range(len(self.pairs)) if f"pair-{n:08d}" in places]
+        if not self.known:
+            raise UserError(f"data.negatives={negatives}: no negatives of pairs={path}; run dsd-infer jobs=negatives")
+        told = json.dumps([self.pairs.fingerprint, source["files"]], sort_keys=True)
+        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def block(self, positions: range) -> Iterator[RawPair]:
+        for position in positions:
+            number, place = self.known[position]
+            (pair,) = self.pairs.block(range(number, number + 1))
+            yield replace(pair, rejected=Picture(contents(self.negatives[place]["image"])))
 
 
 def columns(

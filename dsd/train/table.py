@@ -34,6 +34,7 @@ class Table:
     targets: list[str]
     captions: list[tuple[str, str]]  # description, instruction
     bucket_of: np.ndarray  # (N,) which of the sizes
+    rejected: list[str]  # keys of worse targets, "" where there is none
     faults: list[tuple[int, str]]  # position and reason of those that cannot be read
 
     def __len__(self) -> int:
@@ -84,6 +85,7 @@ def read_table(
         targets=[row["target"] for row in chosen],
         captions=[(row["description"], row["instruction"]) for row in chosen],
         bucket_of=np.abs(shapes[:, None] - proportions[None]).argmin(axis=1),
+        rejected=[row["rejected"] for row in chosen],
         faults=[(position, row["fault"]) for position, row in zip(positions, rows, strict=True) if row["fault"]],
     )
 
@@ -105,10 +107,13 @@ def look(pair: RawPair) -> dict[str, str | int]:
     """A row of the table."""
     row: dict[str, str | int] = {
         "reference": pair.reference.key, "target": pair.target.key, "description": pair.description or "",
-        "instruction": pair.instruction or "", "height": 1, "width": 1, "fault": "",
+        "instruction": pair.instruction or "", "rejected": pair.rejected.key if pair.rejected else "",
+        "height": 1, "width": 1, "fault": "",
     }  # fmt: skip
     try:
         pair.reference.open()
+        if pair.rejected:
+            pair.rejected.open()
         target = pair.target.open()
         row |= {"height": target.height, "width": target.width}
         if not (pair.description or "").strip():

@@ -25,6 +25,9 @@ class Drawn:
     def condition(self, rows: list[int]) -> Tensor:
         return torch.stack([self.draw(100 + row, (8 + 4 * int(self.bucket_of[row]), 4)) for row in rows])
 
+    def rejected(self, rows: list[int]) -> None:
+        return None
+
     def text(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         seeds = [sum(caption.encode()) for caption in captions]
         return torch.stack([self.draw(s, (3, 6)) for s in seeds]), torch.stack([self.draw(s, (7,)) for s in seeds])

@@ -1,0 +1,183 @@
+"""What can be chosen in training, each at its smallest: what comes of it is what inference reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from dsd.infer.pipeline import DSDPipeline
+from dsd.manifest import read_manifest
+from dsd.models.adapter import build_student, trainable_parameters
+from dsd.models.base import load_pipeline
+from dsd.models.conditional import is_conditional, load_transformer
+from dsd.train.memory import checkpoint_blocks, kept_bytes
+
+BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
+TEACHER = "pkg://dsd.toybox/weights/teacher"
+
+
+@pytest.fixture
+def settings(pairs, adapter) -> tuple[str, ...]:
+    return (
+        f"pairs={pairs}", f"cache_dir={adapter / 'cache'}", "lora=toybox", "batch_size=4", "learning_rate=1e-3",
+        "log_every=1", "device=cpu", "num_steps=4",
+    )  # fmt: skip
+
+
+def draw(pipeline: DSDPipeline) -> torch.Tensor:
+    pipeline.set_progress_bar_config(disable=True)
+    settings = {"height": 64, "width": 64, "num_inference_steps": 2, "max_sequence_length": 56}
+    generator = torch.Generator().manual_seed(0)
+    return pipeline(
+        "a critter", Image.new("RGB", (64, 64), "red"), generator=generator, output_type="latent", **settings
+    )[0]
+
+
+def test_all_of_the_transformer_can_be_trained(run, settings, tmp_path) -> None:
+    run("train", *settings, "lora=none", f"output_dir={tmp_path}", "num_steps=2")
+    transformer = load_transformer(tmp_path / "transformer")
+    assert is_conditional(transformer)
+    base = load_pipeline(TEACHER).transformer
+    moved = [name for name, tensor in transformer.state_dict().items()
+             if name in base.state_dict() and tensor.shape == base.state_dict()[name].shape
+             and not torch.equal(tensor, base.state_dict()[name])]  # fmt: skip
+    assert any("norm1.linear" in name for name in moved)
+    assert any("transformer_blocks.0.attn.to_q" in name for name in moved)
+    assert draw(DSDPipeline.from_base(TEACHER, transformer=tmp_path / "transformer")).isfinite().all()
+
+
+def test_a_lora_on_a_quantised_base(run, settings, tmp_path) -> None:
+    """The frozen base in 8-bit integers; the adapter fits the base in full precision."""
+    run("train", *settings, "quantization=int8", f"output_dir={tmp_path}")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert all(0 < line["loss"] < 10 and line["grad_norm"] > 0 for line in lines)
+    state = load_file(tmp_path / "adapter.safetensors")
+    assert any(name.endswith("lora_B.weight") and tensor.any() for name, tensor in state.items())
+    assert draw(DSDPipeline.from_base(TEACHER, tmp_path)).isfinite().all()
+
+
+def test_dora_and_rslora_load_again(run, settings, tmp_path) -> None:
+    run("train", *settings, "lora.use_dora=true", "lora.use_rslora=true", f"output_dir={tmp_path}", "num_steps=2")
+    state = load_file(tmp_path / "adapter.safetensors")
+    assert any("lora_magnitude_vector" in name for name in state)
+    assert draw(DSDPipeline.from_base(TEACHER, tmp_path, fuse=False)).isfinite().all()
+
+
+def test_the_average_is_what_is_kept(run, settings, adapter, tmp_path) -> None:
+    """A half-life of one batch: the average of the steps' tensors, each weighing half of the next."""
+    run("train", *settings, "ema_half_life=4", f"output_dir={tmp_path}", "checkpoint_every=1", "keep_checkpoints=4")
+    steps = [load_file(path / "trainable.safetensors") for path in sorted((tmp_path / "checkpoints").iterdir())]
+    average = steps[0]
+    for tensors in steps[1:]:
+        average = {name: average[name].lerp(tensor, 0.5) for name, tensor in tensors.items()}
+    kept = load_file(tmp_path / "adapter.safetensors")
+    torch.testing.assert_close(kept["c_embedder.weight"], average["x_embedder.c_embedder.weight"])
+    assert not torch.equal(kept["c_embedder.weight"], steps[-1]["x_embedder.c_embedder.weight"])
+
+
+def test_positions_go_with_the_adapter(run, settings, adapter, tmp_path) -> None:
+    run("train", *settings, "positions=diagonal", f"output_dir={tmp_path}")
+    ours = DSDPipeline.from_base(TEACHER, tmp_path)
+    assert ours.positions == "diagonal"
+    assert DSDPipeline.from_base(TEACHER, adapter).positions == "column"
+    diagonal = draw(ours)
+    ours.positions = "column"
+    assert not torch.equal(diagonal, draw(ours))
+    losses = [
+        json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["loss"] for folder in (tmp_path, adapter)
+    ]
+    assert losses[0] != losses[1]
+
+
+def test_validation_finds_the_best_step(run, settings, tmp_path) -> None:
+    said = run(
+        "train", *settings, "validation=toybox", "validation.every=2", "validation.jobs.num_subjects=2",
+        "validation.artist.num_inference_steps=2", f"output_dir={tmp_path}",
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "validation.jsonl").open()]
+    assert [line["step"] for line in lines] == [2, 4]
+    assert all({"CP", "PF", "CPxPF"} <= line.keys() for line in lines)
+    best = read_manifest(tmp_path, "train")["best"]
+    assert best["CPxPF"] == pytest.approx(max(line["CPxPF"] for line in lines), abs=1e-6)
+    assert {file.name for file in (tmp_path / "samples").iterdir()} == {"step-00000002.png", "step-00000004.png"}
+    assert (tmp_path / "best" / "adapter.safetensors").exists()
+    assert "look at" in said
+
+
+def test_a_memory_budget_checkpoints_no_more_blocks_than_it_must(run, settings, adapter, tmp_path) -> None:
+    student = build_student(load_pipeline(TEACHER).transformer, 8, 8)
+    double = kept_bytes(student, student.transformer_blocks[0], 4, 4, 8, 56)
+    single = kept_bytes(student, student.single_transformer_blocks[0], 4, 4, 8, 56)
+    every = double * len(student.transformer_blocks) + single * len(student.single_transformer_blocks)
+    budgets = {0.0: 9, (every - double) / 1e9: 1, every / 1e9: 0}
+    assert {budget: checkpoint_blocks(student, budget, 4, 4, 8, 56) for budget in budgets} == budgets
+    said = run("train", *settings, "activation_gb=0", f"output_dir={tmp_path}")
+    assert "9 of 9 blocks are checkpointed" in said
+    ours, theirs = (load_file(folder / "adapter.safetensors") for folder in (tmp_path, adapter))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=1e-4)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(refused, run, settings, tmp_path) -> None:
+    said = refused(
+        "train",
+        *settings,
+        "learning_rate=1e30",
+        "warmup_steps=0",
+        "max_grad_norm=1e30",
+        "checkpoint_every=1",
+        f"output_dir={tmp_path}",
+    )
+    assert "the loss of step " in said
+    assert "of the pairs " in said
+    assert "the last checkpoint is good" in said
+    (kept, *_) = sorted((tmp_path / "checkpoints").iterdir(), reverse=True)
+    assert f"the loss of step {int(kept.name.removeprefix('step-'))} " in said
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(run, refused, settings, tmp_path) -> None:
+    run("train", *settings, f"output_dir={tmp_path}", "num_steps=2")
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "config.yaml").unlink()
+    said = refused("train", *settings, f"output_dir={tmp_path}", "num_steps=2", "lora.rank=8")
+    assert "a checkpoint of another base or adapter" in said
+
+
+def test_the_cache_can_be_filled_in_parts(run, settings, pairs, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("dsd.train.table.BLOCK", 50)
+    encode = (*settings, "mode=encode", "num_shards=2", f"cache_dir={tmp_path / 'c'}", f"output_dir={tmp_path / 'o'}")
+    for shard in (1, 0):
+        assert f"part {shard} of 2 is encoded" in run("train", *encode, f"shard={shard}")
+    said = run("train", *settings, f"cache_dir={tmp_path / 'c'}", f"output_dir={tmp_path / 'o'}", "num_steps=1")
+    assert "encoding" not in said
+
+
+def test_trained_names_are_the_file_s(adapter) -> None:
+    """peft's own naming of the tensors in a file, and of the parameters in a model."""
+    from peft.utils import get_peft_model_state_dict
+
+    student = build_student(load_pipeline(str(BASE)).transformer, 4, 4, use_dora=True)
+    from dsd.models.adapter import adapter_state
+
+    ours = adapter_state({name: p.detach() for name, p in trainable_parameters(student).items()})
+    theirs = {f"transformer.{name}": tensor for name, tensor in get_peft_model_state_dict(student).items()}
+    assert ours.keys() - {"c_embedder.weight", "c_embedder.bias"} == theirs.keys()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("cache=some", "choose one of all, latents, off"),
+        ("positions=spiral", "choose one of column, diagonal"),
+        ("num_shards=2", "num_shards=2 divides mode=encode alone"),
+        ("data=uno_1m", "data.path"),
+        ("buckets=[[30,30]]", "positive multiples of"),
+        ("lora.rank=-1", "lora.rank=-1"),
+    ],
+)
+def test_bad_input_is_one_line(refused, settings, tmp_path, override, words) -> None:
+    assert words in refused("train", *settings, override, f"output_dir={tmp_path}")
