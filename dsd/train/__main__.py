@@ -2,7 +2,6 @@
 
 import json
 import logging
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from dsd.train.encoded import Sampling, encode_pairs
 from dsd.train.hooks import Checkpoint, Hook, Log
 from dsd.train.loop import Plan, train, velocity_model
 from dsd.train.loss import token_weights
+from dsd.train.stopping import Stopping
 
 log = logging.getLogger(__name__)
 matplotlib.use("agg")
@@ -125,9 +125,7 @@ def main(cfg: DictConfig) -> None:
     transformer, optimizer = accelerator.prepare(student, optimizer)
     accelerator.init_trackers("dsd", config={"config_hash": config_hash})
 
-    stop: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda received, frame: stop.append(received))
+    stopping = Stopping(accelerator, state)
 
     def save() -> None:
         accelerator.wait_for_everyone()
@@ -158,13 +156,12 @@ def main(cfg: DictConfig) -> None:
     )  # fmt: skip
     hooks: list[Hook] = [
         Log(output_dir / "metrics.jsonl", cfg.log_every, bar, accelerator, state, cfg.batch_size, cfg.num_steps),
-        Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, lambda: bool(stop)),
+        Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, stopping),
     ]
     velocity = velocity_model(transformer, rows, columns, cfg.guidance_scale)
     with bar:
         train(
-            accelerator, transformer, optimizer, velocity, pairs, sampling, weights, plan, state, hooks,
-            lambda: bool(stop),
+            accelerator, transformer, optimizer, velocity, pairs, sampling, weights, plan, state, hooks, stopping,
         )  # fmt: skip
     accelerator.end_training()
     if state.step < cfg.num_steps:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Slurm of one machine, to try the job scripts on: Debian's packages, a configuration and state in one temporary folder,
 # nothing written to /etc. Needs root, since slurmd starts jobs in their users' names.
-#   eval "$(scripts/slurm/local_cluster.sh start)"    starts what is not running and sets SLURM_CONF in this shell
+#   eval "$(scripts/slurm/local_cluster.sh start)"    starts what is not running and sets SLURM_CONF and PATH here
 #   scripts/slurm/local_cluster.sh status             daemons, partitions, queue
 #   scripts/slurm/local_cluster.sh stop               cancels all jobs and removes the folder
 # DSD_SLURM_DIR is the folder (/tmp/dsd-slurm), DSD_SLURM_CPUS how many CPUs it claims to have (4, whatever there are), and
@@ -52,6 +52,7 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
+MinJobAge=3600
 ReturnToService=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
@@ -59,16 +60,38 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-# CPUs may be more than there are: what runs here is small, and several tasks are to run side by side.
-NodeName=$node NodeAddr=127.0.0.1 CPUs=${DSD_SLURM_CPUS:-4} State=UNKNOWN
+# CPUs and memory are more than there are: what runs here is small, and several tasks are to run side by side.
+NodeName=$node NodeAddr=127.0.0.1 CPUs=${DSD_SLURM_CPUS:-4} RealMemory=1000000 State=UNKNOWN
 PartitionName=low Nodes=$node Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=${DSD_SLURM_GRACE:-60}
 PartitionName=high Nodes=$node MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 EOF
 }
 
+# submitit asks sacct how its jobs are, which needs a database; scontrol remembers them for an hour (MinJobAge).
+provide_sacct() {
+  mkdir -p "$folder/bin"
+  cat > "$folder/bin/sacct" <<'EOF'
+#!/usr/bin/env bash
+# sacct -o JobID,State,NodeList --parsable2 -j ID [-j ID]..., as submitit calls it
+echo "JobID|State|NodeList"
+while (($#)); do
+  if [[ $1 == -j ]]; then scontrol show job --oneliner "$2" 2>/dev/null; shift; fi
+  shift
+done | while read -r line; do
+  value() { [[ " $line" =~ \ $1=([^ ]*) ]] && echo "${BASH_REMATCH[1]}"; }
+  task=$(value ArrayTaskId) || task=
+  [[ $task ]] && id=$(value ArrayJobId)_$task || id=$(value JobId)
+  if [[ $task == *-* || $task == *,* ]]; then id=${id%%_*}_[$task]; fi  # as one line as long as none has started
+  echo "$id|$(value JobState)|$(value NodeList)"
+done
+EOF
+  chmod +x "$folder/bin/sacct"
+}
+
 start() {
   check
   configure
+  provide_sacct
   if ! running munged; then
     munged --force --key-file "$folder/key" --socket "$folder/munge/socket" --pid-file "$folder/munged.pid" \
       --seed-file "$folder/munge/seed" --log-file "$folder/log/munged.log" >&2
@@ -78,7 +101,7 @@ start() {
   for _ in {1..60}; do
     if [[ $(sinfo --noheader --format=%T --partition=low 2>/dev/null) =~ ^(idle|mixed|allocated) ]]; then
       echo "local_cluster.sh: ready; logs in $folder/log" >&2
-      echo "export SLURM_CONF=$SLURM_CONF"
+      echo "export SLURM_CONF=$SLURM_CONF PATH=$folder/bin:\$PATH"
       return
     fi
     sleep 0.5
@@ -89,7 +112,7 @@ start() {
 
 stop() {
   if running slurmctld; then
-    scancel --user="$USER_NAME" 2>/dev/null || true
+    scancel --user=root 2>/dev/null || true
     for _ in {1..20}; do [[ $(squeue --noheader 2>/dev/null) ]] || break; sleep 0.5; done
   fi
   for daemon in slurmd slurmctld munged; do
@@ -112,7 +135,6 @@ status() {
   squeue
 }
 
-USER_NAME=$(id -un)
 case ${1:-} in
   start | stop | status) "$1" ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2 ;;
