@@ -4,10 +4,11 @@
 #   eval "$(scripts/slurm/local_cluster.sh start)"    starts what is not running and sets SLURM_CONF and PATH here
 #   scripts/slurm/local_cluster.sh status             daemons, partitions, queue
 #   scripts/slurm/local_cluster.sh stop               cancels all jobs and removes the folder
-# DSD_SLURM_DIR is the folder (/tmp/dsd-slurm), DSD_SLURM_CPUS how many CPUs it claims to have (4, whatever there are), and
-# DSD_SLURM_GRACE the seconds a preempted job has. Partition `low` is the default; jobs in `high` preempt its jobs.
+# DSD_SLURM_DIR is the folder (/tmp/dsd-slurm), DSD_SLURM_PORT the first of two ports (6937), DSD_SLURM_CPUS how many CPUs it
+# claims to have (4, whatever there are), DSD_SLURM_GRACE the seconds that a preempted job has (60). Partition `low` is the
+# default; jobs in `high` preempt its jobs.
 set -euo pipefail
-folder=${DSD_SLURM_DIR:-/tmp/dsd-slurm}
+folder=${DSD_SLURM_DIR:-/tmp/dsd-slurm} port=${DSD_SLURM_PORT:-6937}
 export SLURM_CONF=$folder/slurm.conf PATH=$PATH:/usr/sbin:/sbin
 
 fail() { echo "local_cluster.sh: $1" >&2; exit 1; }
@@ -33,8 +34,8 @@ configure() {
   cat > "$SLURM_CONF" <<EOF
 ClusterName=local
 SlurmctldHost=$node(127.0.0.1)
-SlurmctldPort=6937
-SlurmdPort=6938
+SlurmctldPort=$port
+SlurmdPort=$((port + 1))
 SlurmUser=root
 AuthType=auth/munge
 CredType=cred/munge
