@@ -51,6 +51,7 @@ def stage(
 
     def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def job(cfg: DictConfig) -> Any:
+            _log_to_console()  # a launcher such as submitit runs this in a process of its own
             # SystemExit passes through Hydra, which prints lines of its own about any other exception
             try:
                 return main(_ready(cfg))
@@ -150,9 +151,14 @@ def _ready(cfg: DictConfig) -> DictConfig:
     """The job's config, complete, with a folder of its own in a multirun."""
     if in_multirun():
         logging.getLogger("dsd").info("%s", _job_label().rstrip(": "))
-        if not any(o.lstrip("+").startswith("output_dir=") for o in HydraConfig.get().overrides.task):
+        given = {o.lstrip("+").partition("=")[0] for o in HydraConfig.get().overrides.task}
+        if "output_dir" not in given:
             sweep = HydraConfig.get().sweep
             cfg.output_dir = os.path.join(sweep.dir, sweep.subdir)
+        # submitit makes a sweep an array; each of its tasks is the whole of another job, not a part of one
+        for key, whole in (("shard", 0), ("num_shards", 1)):
+            if key in cfg and key not in given:
+                cfg[key] = whole
     resolved(cfg)  # finds a missing value or a broken interpolation before any work
     return cfg
 

@@ -1,4 +1,7 @@
-"""What a --multirun leaves: a table of what its jobs differ in and what came of it, and their pictures side by side."""
+"""What a --multirun leaves: a table of what its jobs differ in and what came of it, and their pictures side by side.
+
+Of a sweep of trainings the picture is a plot of the results, and the loss curves are side by side in loss.png.
+"""
 
 import csv
 import json
@@ -13,6 +16,7 @@ from PIL import Image
 from dsd.app import leaves
 from dsd.manifest import MANIFEST, atomic
 from dsd.pictures import axes_sheet, contact_sheet
+from dsd.sweep_plot import measured, plot
 
 OVERVIEW = "overview.csv"
 
@@ -32,21 +36,29 @@ class Overview(Callback):
         folder, table = Path(config.hydra.sweep.dir), compare(jobs)
         with atomic(folder / OVERVIEW) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows(table)
+        settings, results = varied(jobs), [measured(m) for m in map(_manifest, jobs) if m["stage"] == "train"]
+        plotted = len(results) == len(jobs) and any(results) and bool(settings[0])
+        if plotted:
+            with atomic(folder / "overview.png") as temporary:
+                plot(settings, results).savefig(temporary, dpi=100)
         pictures = [(job, picture) for job in jobs if (picture := job / _look(job)).is_file()]
         if pictures:
             sheet = side_by_side([Image.open(p) for _, p in pictures], varied([job for job, _ in pictures]))
-            with atomic(folder / "overview.png") as temporary:
+            with atomic(folder / (_look(jobs[0]) if plotted else "overview.png")) as temporary:
                 sheet.save(temporary, "PNG")
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         for row in table:
             print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
-        print(f"{len(jobs)} jobs: {folder / OVERVIEW}" + (f"; look at {folder / 'overview.png'}" if pictures else ""))
+        print(
+            f"{len(jobs)} jobs: {folder / OVERVIEW}"
+            + (f"; look at {folder / 'overview.png'}" if plotted or pictures else "")
+        )
 
 
 def compare(jobs: Sequence[Path]) -> list[list[str]]:
     """A header and a row a job: its folder's name, the config's keys that differ, every number of its manifest."""
     settings = varied(jobs)
-    results = [_numbers(json.loads((job / MANIFEST).read_text(encoding="utf-8"))) for job in jobs]
+    results = [_numbers(_manifest(job)) for job in jobs]
     keys, names = list(settings[0]), list(dict.fromkeys(name for r in results for name in r))
     rows = [
         [job.name, *s.values(), *(f"{r[n]:.6g}" if n in r else "" for n in names)]
@@ -72,7 +84,11 @@ def side_by_side(pictures: Sequence[Image.Image], settings: Sequence[dict[str, s
 
 def _look(job: Path) -> str:
     """The picture that a stage says to look at."""
-    return json.loads((job / MANIFEST).read_text(encoding="utf-8")).get("look", "overview.png")
+    return _manifest(job).get("look", "overview.png")
+
+
+def _manifest(job: Path) -> dict[str, Any]:
+    return json.loads((job / MANIFEST).read_text(encoding="utf-8"))
 
 
 def varied(jobs: Sequence[Path]) -> list[dict[str, str]]:

@@ -36,6 +36,13 @@ def test_commands_are_understood(command: str, monkeypatch, capsys) -> None:
     if name == "make":
         assert subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True).returncode == 0
         return
+    if name == "sbatch":  # arguments of the job script are those of its stage
+        script = next(i for i, word in enumerate(arguments) if word.endswith(".sbatch"))
+        assert (ROOT / arguments[script]).is_file()
+        name, arguments = f"dsd-{Path(arguments[script]).stem.replace('_', '-')}", arguments[script + 1 :]
+    if name == "accelerate":  # launch OPTIONS -m dsd.STAGE OVERRIDES
+        module = arguments.index("-m") + 1
+        name, arguments = f"dsd-{arguments[module][4:].replace('_', '-')}", arguments[module + 1 :]
     main = importlib.import_module(f"dsd.{STAGES[name]}.__main__").main
     if "-m" in arguments:  # the config of the sweep's first job
         arguments = [re.sub(r"(=[^,]*),.*", r"\1", argument) for argument in arguments if argument != "-m"]

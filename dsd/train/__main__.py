@@ -4,7 +4,6 @@ import functools
 import json
 import logging
 import os
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +48,7 @@ from dsd.train.memory import checkpoint_blocks
 from dsd.train.output import save_student
 from dsd.train.pairs import CACHES, open_pairs
 from dsd.train.sampling import Sampling
+from dsd.train.stopping import Stopping
 from dsd.train.strategies import strategy_of
 from dsd.train.table import Size
 
@@ -183,15 +183,7 @@ def main(cfg: DictConfig) -> None:
     resumed = load_checkpoint(output_dir / "checkpoints", state, parameters, optimizer, strategy)
     accelerator.init_trackers("dsd", config={"config_hash": config_hash})
 
-    stop: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda received, frame: stop.append(received))
-
-    def stopping() -> bool:
-        """Whether any process has been told to stop: all of them stop after the same step."""
-        if accelerator.num_processes == 1:
-            return bool(stop)
-        return bool(accelerator.reduce(torch.tensor(float(bool(stop)), device=accelerator.device)) > 0)
+    stopping = Stopping(accelerator, state)
 
     def save() -> None:
         tensors, states = gather(parameters, strategy), gather_states(parameters, strategy)
@@ -250,14 +242,9 @@ def main(cfg: DictConfig) -> None:
     if validation is not None:
         best = functools.partial(write, output_dir / "best")
         hooks.append(validation.hook(output_dir, accelerator, cfg.num_steps, state, student, cfg.positions, best))
-    asked = [False]
-
-    def ask(state: TrainState, metrics: dict[str, Tensor]) -> None:
-        asked[0] = stopping()
-
-    hooks += [ask, Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, lambda: asked[0])]
+    hooks.append(Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, stopping))
     with bar:
-        train(accelerator, transformer, optimizer, objective, sampling, plan, state, hooks, lambda: asked[0])
+        train(accelerator, transformer, optimizer, objective, sampling, plan, state, hooks, stopping)
     if state.step < cfg.num_steps:
         log.info("train: told to stop; step %d is saved, run the same command to go on", state.step)
         accelerator.end_training()
