@@ -36,6 +36,7 @@ from dsd.manifest import write_json
 from dsd.models.adapter import ATTENTION, NAME
 from dsd.models.base import load_pipeline, to_device
 from dsd.models.conditional import join, split
+from dsd.models.flops import matmul_flops
 from dsd.models.latents import canvas_tokens, img_ids
 from dsd.models.shapes import random_flux_dev
 from dsd.models.speed import Speed
@@ -136,13 +137,6 @@ def seconds(draw: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - began
-
-
-def matmul_flops(device: torch.device, size: int = 8192) -> float:
-    """FLOP/s of a bf16 matmul, the unit of MFU."""
-    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    times = [seconds(lambda: a @ b, device) for _ in range(20)]
-    return 2 * size**3 / min(times)
 
 
 @torch.no_grad()

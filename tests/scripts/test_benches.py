@@ -69,3 +69,11 @@ def test_random_weights_have_the_published_shape() -> None:
     assert sizes["text_encoder_2"] == 4_762_310_656
     assert sizes["text_encoder"] == 123_060_480
     assert sizes["vae"] == 83_819_683
+
+
+def test_training_bench_compares_equal_steps(tmp_path) -> None:
+    report = tmp_path / "report.json"
+    script("bench_train.py", "--repeats", 1, "--batch_size", 2, "--device", "cpu", "--output", report)
+    found = json.loads(report.read_text())
+    assert found["loss_difference"] < 1e-5
+    assert found["ratio"] > 0
