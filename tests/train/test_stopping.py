@@ -15,9 +15,8 @@ def test_one_rank_is_told_and_all_stop(pairs, adapter, tmp_path) -> None:
     settings = ["lora=toybox", "batch_size=4", "log_every=1", "device=cpu", "num_steps=500", "checkpoint_every=1000",
                 f"pairs={pairs}", f"cache_dir={adapter / 'cache'}", f"output_dir={tmp_path}"]  # fmt: skip
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    process = subprocess.Popen(
-        [*torchrun, "-m", "dsd.train", *settings], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen([*torchrun, "-m", "dsd.train", *settings], stderr=subprocess.PIPE, text=True)
+    ranks: list[int] = []
     try:
         while not (tmp_path / "metrics.jsonl").exists():
             assert process.poll() is None
@@ -29,7 +28,8 @@ def test_one_rank_is_told_and_all_stop(pairs, adapter, tmp_path) -> None:
         _, said = process.communicate(timeout=60)
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            for pid in (process.pid, *ranks):
+                os.kill(pid, signal.SIGKILL)
     assert process.returncode == 0, said
     assert said.count("told to stop") >= 1
     assert len(list((tmp_path / "checkpoints").glob("step-*"))) == 1
