@@ -9,7 +9,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-smoke study test test-old check format clean
+.PHONY: help setup demo demo-smoke study test test-old test-slurm check format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test: $(STAMP)  ## the tests, JOBS=2 at a time
 
 test-old: $(STAMP)  ## the pipeline's tests against the oldest diffusers and transformers that are supported
 	@$(WITH_VENV) bash scripts/test_old_libraries.sh
+
+test-slurm: $(STAMP)  ## the job scripts on a Slurm of this one machine (root; slurmctld, slurmd, munge, slurm-client)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slurm tests/scripts/test_slurm.py
 
 check: $(STAMP)  ## style and types
 	@$(BIN)/ruff check

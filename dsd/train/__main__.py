@@ -256,13 +256,13 @@ def main(cfg: DictConfig) -> None:
     final = plot_curves(output_dir)
     counts = {"steps": cfg.num_steps, "pairs": len(pairs.bucket_of), "samples": cfg.num_steps * cfg.batch_size}
     write_manifest(
-        output_dir, "train", counts, config_hash=config_hash, source=source.fingerprint, loss=final,
+        output_dir, "train", counts, config_hash=config_hash, source=source.fingerprint, **final,
         best={"step": state.best_step, cfg.validation.metric: state.best} if validation is not None else None,
         look="loss.png", seconds=round(time.monotonic() - began, 1),
     )  # fmt: skip
     log.info(
         "train: %d steps, loss %.4f, adapter in %s; look at %s",
-        state.step, final, output_dir / (ADAPTER if cfg.lora.rank else "transformer"), output_dir / "loss.png",
+        state.step, final["loss"], output_dir / (ADAPTER if cfg.lora.rank else "transformer"), output_dir / "loss.png",
     )  # fmt: skip
 
 
@@ -309,8 +309,9 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"num_shards={cfg.num_shards} divides mode=encode alone; training is divided by launcher=")
 
 
-def plot_curves(output_dir: Path) -> float:
-    """Draw metrics.jsonl, and validation.jsonl where there is one, as loss.png; returns the loss of the last tenth."""
+def plot_curves(output_dir: Path) -> dict[str, float]:
+    """Draw metrics.jsonl, and validation.jsonl where there is one, as loss.png; returns the loss of the last tenth of the
+    steps and what was measured last."""
 
     def read(name: str) -> list[dict[str, float]]:
         file = output_dir / name
@@ -332,7 +333,8 @@ def plot_curves(output_dir: Path) -> float:
     with atomic(output_dir / "loss.png") as temporary:
         figure.savefig(temporary, dpi=120)
     tail = [line["loss"] for line in lines][-max(1, len(lines) // 10) :]
-    return round(sum(tail) / len(tail), 6)
+    last = {name: value for name, value in (measured[-1] if measured else {}).items() if name != "step"}
+    return {"loss": round(sum(tail) / len(tail), 6), **last}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ from dsd.models.conditional import is_conditional, join, load_transformer, split
 DATA = Path(__file__).parents[1] / "data" / "published_tiny"
 
 
+def trained(model: FluxTransformer2DModel) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in trainable_parameters(model).items()}
+
+
 def base() -> FluxTransformer2DModel:
     return FluxTransformer2DModel.from_pretrained(DATA / "base" / "transformer").eval()
 
@@ -96,7 +100,7 @@ def test_an_adapter_file_gives_the_student_back(tmp_path: Path, fuse: bool) -> N
     stir(model)
     lora = {"rank": 4, "alpha": 8, "targets": "attention", "use_rslora": False, "use_dora": False}
     path = tmp_path / "adapter.safetensors"
-    save_adapter(path, adapter_state(model), {"base": describe(base(), "tiny"), "lora": lora})
+    save_adapter(path, adapter_state(trained(model)), {"base": describe(base(), "tiny"), "lora": lora})
     loaded = base()
     metadata = load_adapter(loaded, tmp_path, fuse)
     assert metadata["lora"] == lora
@@ -108,7 +112,10 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     torch.nn.init.normal_(other.proj_out.weight)
     assert fingerprint(other) != fingerprint(base())
     lora = {"rank": 4, "alpha": 8, "use_rslora": False, "use_dora": False}
-    save_adapter(tmp_path / "a.safetensors", adapter_state(student()), {"base": describe(other, "other"), "lora": lora})
+    made = {"base": describe(other, "other"), "lora": lora}
+    save_adapter(tmp_path / "a.safetensors", adapter_state(trained(student())), made)
+        tmp_path / "a.safetensors", adapter_state(trained(student())), {"base": describe(other, "other"), "lora": lora}
+    )
     with pytest.raises(UserError, match="another base"):
         load_adapter(base(), tmp_path / "a.safetensors")
 
