@@ -310,8 +310,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def plot_curves(output_dir: Path) -> dict[str, float]:
-    """Draw metrics.jsonl, and validation.jsonl where there is one, as loss.png; returns the loss of the last tenth of the
-    steps and what was measured last."""
+    """Draw metrics.jsonl and validation.jsonl as loss.png; returns the last tenth's loss and what was measured last."""
 
     def read(name: str) -> list[dict[str, float]]:
         file = output_dir / name

@@ -114,8 +114,6 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     lora = {"rank": 4, "alpha": 8, "use_rslora": False, "use_dora": False}
     made = {"base": describe(other, "other"), "lora": lora}
     save_adapter(tmp_path / "a.safetensors", adapter_state(trained(student())), made)
-        tmp_path / "a.safetensors", adapter_state(trained(student())), {"base": describe(other, "other"), "lora": lora}
-    )
     with pytest.raises(UserError, match="another base"):
         load_adapter(base(), tmp_path / "a.safetensors")
 
