@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,11 @@ def test_commands_are_understood(command: str, monkeypatch, capsys) -> None:
         script = next(i for i, word in enumerate(arguments) if word.endswith(".sbatch"))
         assert (ROOT / arguments[script]).is_file()
         name, arguments = f"dsd-{Path(arguments[script]).stem.replace('_', '-')}", arguments[script + 1 :]
-    if name == "accelerate":  # launch OPTIONS -m dsd.STAGE OVERRIDES
+    if name == "python":  # scripts/NAME.py ARGUMENTS: its flags are known to it
+        told = subprocess.run([sys.executable, arguments[0], "--help"], cwd=ROOT, capture_output=True, text=True)
+        assert all(word in told.stdout for word in arguments if word.startswith("--"))
+        return
+    if name in ("accelerate", "torchrun"):  # OPTIONS -m dsd.STAGE OVERRIDES
         module = arguments.index("-m") + 1
         name, arguments = f"dsd-{arguments[module][4:].replace('_', '-')}", arguments[module + 1 :]
     main = importlib.import_module(f"dsd.{STAGES[name]}.__main__").main

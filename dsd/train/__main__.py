@@ -256,7 +256,7 @@ def main(cfg: DictConfig) -> None:
     final = plot_curves(output_dir)
     counts = {"steps": cfg.num_steps, "pairs": len(pairs.bucket_of), "samples": cfg.num_steps * cfg.batch_size}
     write_manifest(
-        output_dir, "train", counts, config_hash=config_hash, source=source.fingerprint, **final,
+        output_dir, "train", counts, None, config_hash=config_hash, source=source.fingerprint, **final,
         best={"step": state.best_step, cfg.validation.metric: state.best} if validation is not None else None,
         look="loss.png", seconds=round(time.monotonic() - began, 1),
     )  # fmt: skip

@@ -179,6 +179,7 @@ def test_trained_names_are_the_file_s(adapter) -> None:
         ("data=uno_1m", "data.path"),
         ("buckets=[[30,30]]", "positive multiples of"),
         ("lora.rank=-1", "lora.rank=-1"),
+        ("optimizer=prodigy", "optimizer=prodigy needs the package prodigyopt: pip install prodigyopt"),
     ],
 )
 def test_bad_input_is_one_line(refused, settings, tmp_path, override, words) -> None:

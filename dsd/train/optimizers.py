@@ -1,0 +1,27 @@
+"""Optimisers of packages that are not always there; any other is named by its own class in configs/optimizer/."""
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from dsd.errors import UserError
+
+
+def adamw8bit(params: Iterable[nn.Parameter], lr: float, **settings: Any) -> torch.optim.Optimizer:
+    """bitsandbytes' AdamW with 8-bit states, a quarter of the memory (arXiv 2110.02861)."""
+    return _package("bitsandbytes", "optimizer=adamw8bit").optim.AdamW8bit(params, lr=lr, **settings)
+
+
+def prodigy(params: Iterable[nn.Parameter], lr: float, **settings: Any) -> torch.optim.Optimizer:
+    """Finds the rate by itself (arXiv 2306.06101)."""
+    return _package("prodigyopt", "optimizer=prodigy").Prodigy(params, lr=lr, **settings)
+
+
+def _package(name: str, setting: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{setting} needs the package {name}: pip install {name}") from error
