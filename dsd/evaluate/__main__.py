@@ -18,7 +18,7 @@ from dsd.errors import UserError
 from dsd.evaluate import table
 from dsd.evaluate.inputs import Inputs, open_inputs
 from dsd.evaluate.judged import count_reasons, filters, join, measure_curation, pair_key, reason_class
-from dsd.evaluate.measures import Scored, chance, measure_arms, same_jobs, score, truth_of
+from dsd.evaluate.measures import Scored, arm_of, chance, measure_arms, same_jobs, score, truth_of
 from dsd.evaluate.plots import measures_figure
 from dsd.evaluate.recogniser import Reading, Recogniser, read_all
 from dsd.evaluate.report import without_images, write_report
@@ -44,6 +44,7 @@ class EvaluateConfig:
     curated: str | None = None
     adapter: str | None = None
     results: dict[str, str | None] = field(default_factory=open_dict)  # folder by run: "student", or "student/0", ...
+    baseline: str | None = None  # the arm that every other is compared with
     seed: int = 0
     num_resamples: int = MISSING
     batch_size: int = MISSING
@@ -59,6 +60,9 @@ def main(cfg: DictConfig) -> None:
     for name, least in (("num_resamples", 100), ("batch_size", 1)):
         if cfg[name] < least:
             raise UserError(f"{name}={cfg[name]}: at least {least} is needed")
+    arms = dict.fromkeys(map(arm_of, cfg.results))
+    if cfg.baseline is not None and cfg.baseline not in arms:
+        raise UserError(f"baseline={cfg.baseline}: not an arm of results; choose one of {', '.join(arms)}")
     # before the folder is claimed, so that a misspelt input does not bind it
     inputs = open_inputs(cfg.grids, cfg.curated, cfg.adapter, cfg.results)
     output_dir, began = Path(cfg.output_dir), time.monotonic()
@@ -79,7 +83,7 @@ def main(cfg: DictConfig) -> None:
     summary: dict[str, Any] = {"config_hash": config_hash, "inputs": inputs.fingerprints, **inputs.costs}
     if recognised:
         recognised["measured"] = dict(recogniser.measured)
-    summary |= measure(inputs, sheets, scored, cfg.num_resamples, cfg.seed) | {"recogniser": recognised}
+    summary |= measure(inputs, sheets, scored, cfg.num_resamples, cfg.seed, cfg.baseline) | {"recogniser": recognised}
 
     write_json(output_dir / "summary.json", summary)
     with atomic(output_dir / "table.md") as temporary:
@@ -138,11 +142,16 @@ def accuracy_on_references(known: list[tuple[Reading, str]]) -> dict[str, Any]:
 
 
 def measure(
-    inputs: Inputs, sheets: dict[int, Sheet], scored: dict[str, list[Scored]], num_resamples: int, seed: int
+    inputs: Inputs,
+    sheets: dict[int, Sheet],
+    scored: dict[str, list[Scored]],
+    num_resamples: int,
+    seed: int,
+    baseline: str | None = None,
 ) -> dict[str, Any]:
     """All numbers of summary.json; what was not given is null. Each part has random numbers of its own."""
     rng = [np.random.default_rng((seed, part)) for part in range(3)]
-    arms, comparisons = measure_arms(scored, num_resamples, rng[0])
+    arms, comparisons = measure_arms(scored, num_resamples, rng[0], baseline)
     teacher = measure_teacher(list(sheets.values()), num_resamples, rng[1]) if sheets else None
     return {
         "chance": chance(),

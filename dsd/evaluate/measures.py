@@ -73,7 +73,10 @@ def arm_of(run: str) -> str:
 
 
 def measure_arms(
-    scored: Mapping[str, Sequence[Scored]], num_resamples: int, rng: np.random.Generator
+    scored: Mapping[str, Sequence[Scored]],
+    num_resamples: int,
+    rng: np.random.Generator,
+    baseline: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, Estimate]]:
     """Scored jobs by run -> ({arm: its measures}, {comparison: estimate})."""
     unit_names = dict.fromkeys(job.unit for jobs in scored.values() for job in jobs)
@@ -94,7 +97,7 @@ def measure_arms(
             "attributes": {name: estimates[name] for name in UNNAMED},
             "runs": {run: of_run(means[run]) for run in runs},
         }
-    return arms, compare({arm: samples["CPxPF"] for arm, samples in distributions.items()}, arms)
+    return arms, compare({arm: samples["CPxPF"] for arm, samples in distributions.items()}, arms, baseline)
 
 
 def of_run(means: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -122,17 +125,23 @@ def over_runs(means: Sequence[dict[str, np.ndarray]], rng: np.random.Generator) 
     return {**arm, "CPxPF": arm["CP"] * arm["PF"]}
 
 
-def compare(products: Mapping[str, np.ndarray], arms: Mapping[str, Any]) -> dict[str, Estimate]:
-    """CPxPF of the curated student against every other arm of COMPARISONS that was run: {"student / oracle": ...}."""
+def compare(
+    products: Mapping[str, np.ndarray], arms: Mapping[str, Any], baseline: str | None = None
+) -> dict[str, Estimate]:
+    """CPxPF of arms against each other: {"student / oracle": ...}. What every other arm gains over the baseline, or
+    without one the curated student by COMPARISONS.
+    """
     student = next((name for name in CURATED if name in products), None)
+    asked = [(student, sign, other) for _, sign, other in COMPARISONS if student and other in products]
+    if baseline is not None:
+        asked = [(arm, "-", baseline) for arm in products if arm != baseline]
     comparisons = {}
-    for _, sign, other in COMPARISONS:
-        if student and other in products:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ours, theirs = products[student], products[other]
-                samples = ours / theirs if sign == "/" else ours - theirs
-            n = min(arms[student]["CPxPF"]["n"], arms[other]["CPxPF"]["n"])
-            comparisons[f"{student} {sign} {other}"] = estimate(samples, n)
+    for arm, sign, other in asked:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ours, theirs = products[arm], products[other]
+            samples = ours / theirs if sign == "/" else ours - theirs
+        n = min(arms[arm]["CPxPF"]["n"], arms[other]["CPxPF"]["n"])
+        comparisons[f"{arm} {sign} {other}"] = estimate(samples, n)
     return comparisons
 
 

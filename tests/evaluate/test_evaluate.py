@@ -122,6 +122,10 @@ def test_the_same_inputs_give_the_same_files(made, tmp_path, monkeypatch) -> Non
         (["results={student: {made}/grids}"], "made by dsd-data-gen"),
         (["results={student: {made}/student}", "grids={made}/curated"], "made by dsd-curate"),
         (["results={student: {made}/student}", "num_resamples=3"], "num_resamples=3: at least 100"),
+        (
+            ["results={student/0: {made}/student}", "baseline=x"],
+            "baseline=x: not an arm of results; choose one of student",
+        ),
         (["results={student: {made}/student}", "seed=x"], "seed"),
         (["results={student: {made}/student}", "recogniser=nobody"], "recogniser=nobody: no such choice"),
     ],

@@ -43,6 +43,15 @@ def test_a_perfect_student_scores_one_and_copying_keeps_the_subject_alone(tmp_pa
     assert same_jobs(scored.values())
 
 
+def test_every_arm_is_compared_with_a_chosen_baseline(tmp_path) -> None:
+    scored, _ = scored_runs(tmp_path, a=("text_only", {}), b=("perfect", {}), c=("perfect", {}))
+    arms, comparisons = measure_arms(scored, RESAMPLES, np.random.default_rng(0), baseline="a")
+    assert list(comparisons) == ["b - a", "c - a"]
+    gained = comparisons["b - a"]
+    assert gained["value"] == pytest.approx(1 - arms["a"]["CPxPF"]["value"], abs=1e-4)
+    assert 0 < gained["low"] < gained["value"] < gained["high"]
+
+
 def test_strangers_score_what_chance_says(tmp_path) -> None:
     """4,000 random subjects against random truths: CP and its parts come out at their expected values."""
     rng = np.random.default_rng(0)
