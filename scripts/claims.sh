@@ -47,7 +47,7 @@ student() {  # student ARM SEED: trained if it has to be, and asked for pictures
   case $arm in
     guided | no_dropout_guided) guidance=1.5 ;;
     sfo | more_steps)  # the same steps on the same pairs, of SFO's loss or of the first stage's
-      stage infer experiment=sfo/infer "adapter=$base" jobs.path=outputs/study/curated jobs.num=768 batch_size=32 \
+      dsd-infer experiment=sfo/infer "adapter=$base" jobs.path=outputs/study/curated jobs.num=768 batch_size=32 \
         "output_dir=$out/negatives/$seed"
       [[ $arm == sfo ]] || objective=flow_matching
       stage train experiment=sfo/train "objective=$objective" pairs=outputs/study/curated \
