@@ -6,8 +6,9 @@
 #   scripts/claims.sh sfo train.num_steps=500  overrides with a stage's name before them go to that stage
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}   # students are trained side by side
-jobs=${JOBS:-$(nproc)} out=outputs/claims seeds=(0 1 2)
+jobs=${JOBS:-$(env -u OMP_NUM_THREADS nproc)}   # nproc would count OMP_NUM_THREADS
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}    # students are trained side by side
+out=outputs/claims seeds=(0 1 2)
 
 declare -A arms=(  # of each claim, the baseline aside
   [lora_rank]="rank_2 rank_8 rank_128"
@@ -46,9 +47,11 @@ student() {  # student ARM SEED: trained if it has to be, and asked for pictures
   local arm=$1 seed=$2 from=$out/train/${student_of[$1]:-$1}/$2 base=$out/train/baseline/$2 guidance=1.0 objective=sfo
   case $arm in
     guided | no_dropout_guided) guidance=1.5 ;;
-    sfo | more_steps)  # the same steps on the same pairs, of SFO's loss or of the first stage's
+    negatives)
       dsd-infer experiment=sfo/infer "adapter=$base" jobs.path=outputs/study/curated jobs.num=768 batch_size=32 \
         "output_dir=$out/negatives/$seed"
+      return ;;
+    sfo | more_steps)  # the same steps on the same pairs, of SFO's loss or of the first stage's
       [[ $arm == sfo ]] || objective=flow_matching
       stage train experiment=sfo/train "objective=$objective" pairs=outputs/study/curated \
         "data.negatives=$out/negatives/$seed" "init_adapter=$base" "cache_dir=$out/cache" "output_dir=$from" "seed=$seed" ;;
@@ -72,14 +75,18 @@ each() {  # each ARM...: every seed, JOBS at a time
 
 stage data-gen experiment=toybox_study/data_gen
 stage curate experiment=toybox_study/curation
-firsts=(baseline) seconds=()   # what begins from another arm's student comes second
+firsts=(baseline) seconds=() thirds=()   # each may begin from what those before it made
 for claim in "${claims[@]}"; do
   for arm in ${arms[$claim]}; do
-    if [[ -v student_of[$arm] || $claim == sfo ]]; then seconds+=("$arm"); else firsts+=("$arm"); fi
+    if [[ $claim == sfo ]]; then thirds+=("$arm")
+    elif [[ -v student_of[$arm] ]]; then seconds+=("$arm")
+    else firsts+=("$arm"); fi
   done
 done
+((${#thirds[@]} == 0)) || seconds+=(negatives)
 each "${firsts[@]}"
-((${#seconds[@]})) && each "${seconds[@]}"
+each "${seconds[@]}"
+each "${thirds[@]}"
 for claim in "${claims[@]}"; do
   results=
   for arm in baseline ${arms[$claim]}; do

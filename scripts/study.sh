@@ -4,8 +4,8 @@
 #   scripts/study.sh train.num_steps=3000     overrides with a stage's name before them go to that stage
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}   # students are trained side by side
-jobs=${JOBS:-$(nproc)}
+jobs=${JOBS:-$(env -u OMP_NUM_THREADS nproc)}   # nproc would count OMP_NUM_THREADS
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}    # students are trained side by side
 study() {  # study STAGE OVERRIDES...: one command of the study, with what was given for its stage
   local stage=$1 name=${1//-/_} extra=(); shift
   for override in "${given[@]}"; do
