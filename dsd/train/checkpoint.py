@@ -3,6 +3,7 @@
 Randomness follows from the step. Nothing in it depends on how many processes there were, or how they shared the work.
 """
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ def save_checkpoint(
 ) -> None:
     """Write step-00000250/ under a temporary name, rename it, and drop all but the last `keep` and the best."""
     path = folder / f"step-{state.step:08d}"
-    remove_stale(path)
+    remove_stale(folder / "step-*")
     if not path.exists():
         with atomic(path) as temporary:
             temporary.mkdir()
@@ -84,7 +85,8 @@ def load_checkpoint(
         tensors = load_file(path / "trainable.safetensors")
         kept = torch.load(path / "optimizer.pt", weights_only=True)
         ema = load_file(path / "ema.safetensors") if (path / "ema.safetensors").exists() else {}
-    except (OSError, RuntimeError, SafetensorError) as error:
+        stood = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise UserError(f"{path}: not a whole checkpoint ({error}); delete it to go on from the one before") from error
     shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in parameters.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
@@ -94,7 +96,7 @@ def load_checkpoint(
         strategy.write_state(parameter, kept["states"][name])
     for group, settings in zip(optimizer.param_groups, kept["groups"], strict=True):
         group.update(settings)
-    state.step = int(path.name.removeprefix("step-"))
+    state.step, state.best, state.best_step = stood["step"], stood["best"], stood["best_step"]
     state.ema = ema
     return True
 

@@ -1,6 +1,7 @@
 """What can be chosen in training, each at its smallest: what comes of it is what inference reads."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dsd.infer.pipeline import DSDPipeline
-from dsd.manifest import read_manifest
+from dsd.manifest import read_manifest, write_json
 from dsd.models.adapter import build_student, trainable_parameters
 from dsd.models.base import load_pipeline
 from dsd.models.conditional import is_conditional, load_transformer
 from dsd.models.flops import forward_flops, lora_step_flops
 from dsd.models.shapes import random_flux_dev
+from dsd.train.checkpoint import checkpoints
 from dsd.train.memory import checkpoint_blocks, kept_bytes
 
 BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
@@ -95,10 +97,11 @@ def test_positions_go_with_the_adapter(run, settings, adapter, tmp_path) -> None
 
 
 def test_validation_finds_the_best_step(run, settings, tmp_path) -> None:
-    said = run(
-        "train", *settings, "validation=toybox", "validation.every=2", "validation.jobs.num_subjects=2",
+    ours = (
+        *settings, "validation=toybox", "validation.every=2", "validation.jobs.num_subjects=2", "checkpoint_every=2",
         "validation.artist.num_inference_steps=2", f"output_dir={tmp_path}",
     )  # fmt: skip
+    said = run("train", *ours)
     lines = [json.loads(line) for line in (tmp_path / "validation.jsonl").open()]
     assert [line["step"] for line in lines] == [2, 4]
     assert all({"CP", "PF", "CPxPF"} <= line.keys() for line in lines)
@@ -107,6 +110,15 @@ def test_validation_finds_the_best_step(run, settings, tmp_path) -> None:
     assert {file.name for file in (tmp_path / "samples").iterdir()} == {"step-00000002.png", "step-00000004.png"}
     assert (tmp_path / "best" / "adapter.safetensors").exists()
     assert "look at" in said
+
+    first, last = checkpoints(tmp_path / "checkpoints")
+    write_json(first / "state.json", {"step": 2, "best": 2.0, "best_step": 2})  # better than anything can be
+    shutil.rmtree(last)
+    (tmp_path / "manifest.json").unlink()
+    run("train", *ours)
+    assert read_manifest(tmp_path, "train")["best"] == {"step": 2, "CPxPF": 2.0}, (
+        "a run that goes on remembers its best"
+    )
 
 
 def test_a_memory_budget_checkpoints_no_more_blocks_than_it_must(run, settings, adapter, tmp_path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import signal
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,11 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter.safetensors")
 
 
+def lines(folder: Path) -> int:
+    file = folder / "metrics.jsonl"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
 def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
@@ -31,15 +36,23 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 def test_killed_stopped_and_run_again_is_unbroken(run, start, pairs, cache, tmp_path) -> None:
     settings = (f"pairs={pairs}", *SMALL, cache, "num_steps=24", "checkpoint_every=5", "decay=0.5")
-    ours, metrics = (*settings, f"output_dir={tmp_path / 'broken'}"), tmp_path / "broken" / "metrics.jsonl"
-    for number, least in ((signal.SIGTERM, 3), (signal.SIGKILL, 12)):
-        process = start("train", *ours)
-        while not metrics.exists() or len(metrics.read_text().splitlines()) < least:
+    ours, folder = (*settings, f"output_dir={tmp_path / 'broken'}"), tmp_path / "broken"
+
+    def kill(number: int, *overrides: str, when: Callable[[], bool]) -> None:
+        process = start("train", *ours, *overrides)
+        while not when():
             assert process.poll() is None
-            time.sleep(0.02)
         process.send_signal(number)
         assert process.wait() == (0 if number is signal.SIGTERM else -9)
-        assert not (tmp_path / "broken" / "manifest.json").exists()
+        assert not (folder / "manifest.json").exists()
+
+    def half_written() -> bool:
+        return any(folder.glob("checkpoints/.tmp-*/*"))
+
+    kill(signal.SIGTERM, when=lambda: lines(folder) >= 3)
+    kill(signal.SIGKILL, when=lambda: lines(folder) >= 7)
+    kill(signal.SIGKILL, "checkpoint_every=1", when=half_written)
+    assert half_written(), "killed in the middle of a checkpoint"
     run("train", *ours)
     run("train", *settings, f"output_dir={tmp_path / 'unbroken'}")
     assert_equal(tensors(tmp_path / "broken"), tensors(tmp_path / "unbroken"))
@@ -50,7 +63,7 @@ def test_killed_stopped_and_run_again_is_unbroken(run, start, pairs, cache, tmp_
     assert curves[0] == curves[1]
     assert [line["step"] for line in curves[0]] == list(range(1, 25))
     assert "done already" in run("train", *ours)
-    assert len(list((tmp_path / "broken" / "checkpoints").iterdir())) == 2
+    assert len(list((folder / "checkpoints").iterdir())) == 2, "and nothing half-written beside them"
     assert (tmp_path / "broken" / "loss.png").exists()
 
 
