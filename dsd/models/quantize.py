@@ -32,7 +32,12 @@ def fp8(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] 
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY:
         _torchao(pipeline, device, parts, "Float8DynamicActivationFloat8WeightConfig", granularity="PerRow")
     else:
-        _torchao(pipeline, device, parts, "Float8WeightOnlyConfig")
+        fp8_weights(pipeline, device, parts)
+
+
+def fp8_weights(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] = ("transformer",)) -> None:
+    """fp8 weights alone (torchao); matmuls in the module's own dtype, through which gradients pass."""
+    _torchao(pipeline, device, parts, "Float8WeightOnlyConfig")
 
 
 def nf4(pipeline: DiffusionPipeline, device: torch.device) -> None:

@@ -1,59 +1,47 @@
 """`dsd-train`: pairs -> adapter. Reads a curation folder or a public set; writes an adapter, checkpoints and curves."""
 
 import functools
-import json
 import logging
+import math
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
 from accelerate import Accelerator
-from diffusers import FluxPipeline
+from diffusers import FluxPipeline, FluxTransformer2DModel
 from diffusers.training_utils import cast_training_params
 from hydra.utils import instantiate
-from matplotlib.figure import Figure
 from omegaconf import MISSING, DictConfig
-from torch import Tensor
 from tqdm import tqdm
 from transformers.integrations import unset_hf_deepspeed_config
 
 from dsd.app import claim, resolved, stage
 from dsd.errors import UserError
-from dsd.manifest import atomic, is_finished, write_manifest
-from dsd.models.adapter import ADAPTER, build_student, describe, trainable_parameters, without_lora
+from dsd.manifest import is_finished, write_manifest
+from dsd.models.adapter import ADAPTER, TARGETS, build_student, describe, read_adapter, without_lora
 from dsd.models.base import load_pipeline
 from dsd.models.config import ModelConfig
 from dsd.models.flops import lora_step_flops, matmul_flops
 from dsd.models.latents import POSITIONS, canvas_tokens
-from dsd.train.checkpoint import (
-    TrainState,
-    gather,
-    gather_states,
-    group_settings,
-    load_checkpoint,
-    save_checkpoint,
-)
+from dsd.train.curves import plot_curves
 from dsd.train.encoder import Encoder
 from dsd.train.hooks import Checkpoint, Ema, Hook, Log
 from dsd.train.launchers import Share, Sharing
 from dsd.train.loop import Plan, train, velocity_model
 from dsd.train.loss import Model
 from dsd.train.memory import checkpoint_blocks
-from dsd.train.output import save_student
 from dsd.train.pairs import CACHES, open_pairs
 from dsd.train.sampling import Sampling
 from dsd.train.stopping import Stopping
-from dsd.train.strategies import strategy_of
+from dsd.train.student import Student
 from dsd.train.table import Size
+from dsd.train.validation import Validation
 
 log = logging.getLogger(__name__)
-matplotlib.use("agg")
 
 
 class Mode(Enum):
@@ -128,6 +116,8 @@ IGNORED = (  # how and where, not what; another launcher or number of processes 
     "checkpoint_every", "keep_checkpoints", "log_every", "logger", "launcher", "validation",
 )  # fmt: skip
 
+TRAINABLE = ("none", "nf4", "int8", "fp8_weights")  # what a LoRA may be trained over
+
 
 @stage("train", TrainConfig)
 def main(cfg: DictConfig) -> None:
@@ -142,10 +132,12 @@ def main(cfg: DictConfig) -> None:
     accelerator, sharing = start(cfg, output_dir)
     model, on_main = cfg.model, accelerator.is_main_process
     sizes: list[Size] = [(h, w) for h, w in cfg.buckets or [[model.panel_height, model.panel_width]]]
-    pipeline: FluxPipeline = load_pipeline(model.path, model.dtype, str(accelerator.device), FluxPipeline)
-    canvases = [canvas_tokens(pipeline.vae_scale_factor, *size) for size in sizes]
-    base = describe(pipeline.transformer, model.path)
-    encoder = Encoder(pipeline, model.max_sequence_length, cfg.fit)
+    # encoders first and base afterwards: the two need never fit on the device together
+    encoders: FluxPipeline = load_pipeline(
+        model.path, model.dtype, str(accelerator.device), FluxPipeline, transformer=None
+    )
+    canvases = [canvas_tokens(encoders.vae_scale_factor, *size) for size in sizes]
+    encoder = Encoder(encoders, model.max_sequence_length, cfg.fit)
     worker = cfg.shard * accelerator.num_processes + accelerator.process_index
     workers = cfg.num_shards * accelerator.num_processes
     wait = accelerator.wait_for_everyone
@@ -153,47 +145,18 @@ def main(cfg: DictConfig) -> None:
     if cfg.mode is Mode.encode:
         log.info("train: part %d of %d is encoded in %s", cfg.shard, cfg.num_shards, cfg.cache_dir)
         return
-    validation = instantiate(cfg.validation) if cfg.validation else None
+    validation: Validation | None = instantiate(cfg.validation) if cfg.validation else None
     if validation is not None:
-        validation.prepare(pipeline)
+        validation.prepare(encoders)
 
-    instantiate(cfg.quantization)(pipeline, accelerator.device)
-    student = build_student(pipeline.transformer, **resolved(cfg)["lora"], seed=cfg.seed, init=cfg.init_adapter)
-    dtype = student.dtype
-    cast_training_params(student, torch.float32)
-    pipeline.transformer = None
-    if cfg.cache == "all":  # otherwise the encoders work at every step
-        encoder.pipeline.text_encoder = encoder.pipeline.text_encoder_2 = None
-    micro_batch = cfg.batch_size // (accelerator.num_processes * cfg.accumulation)
-    tokens = max(rows * columns for rows, columns in canvases)
-    flops = lora_step_flops(student, tokens, model.max_sequence_length)
-    if cfg.activation_gb is not None:
-        largest = max(canvases, key=lambda canvas: canvas[0] * canvas[1])
-        checkpoint_blocks(student, cfg.activation_gb, micro_batch, *largest, model.max_sequence_length)
-    if cfg.compile:
-        student.compile_repeated_blocks()
+    if cfg.cache == "all":  # otherwise they work at every step
+        encoders.text_encoder = encoders.text_encoder_2 = None
 
-    def make_optimizer(divided: torch.nn.Module) -> torch.optim.Optimizer:
-        return instantiate(cfg.optimizer)([p for p in divided.parameters() if p.requires_grad], lr=cfg.learning_rate)
-
-    transformer, optimizer = sharing.divide(accelerator, student, make_optimizer)
-    student = accelerator.unwrap_model(transformer)
-    parameters, strategy = trainable_parameters(student), strategy_of(accelerator, optimizer)
-    state = TrainState()
-    resumed = load_checkpoint(output_dir / "checkpoints", state, parameters, optimizer, strategy)
-    accelerator.init_trackers("dsd", config={"config_hash": config_hash})
-
-    stopping = Stopping(accelerator, state)
-
-    def save() -> None:
-        tensors, states = gather(parameters, strategy), gather_states(parameters, strategy)
-        if on_main:
-            groups = group_settings(optimizer)
-            save_checkpoint(output_dir / "checkpoints", state, tensors, states, groups, cfg.keep_checkpoints)
-        accelerator.wait_for_everyone()
-
+    base: FluxPipeline = load_pipeline(
+        model.path, model.dtype, "cpu", FluxPipeline, vae=None, text_encoder=None, text_encoder_2=None
+    )
     metadata = {
-        "base": base,
+        "base": describe(base.transformer, model.path),
         "lora": resolved(cfg)["lora"],
         "task": "subject",
         "positions": cfg.positions,
@@ -202,68 +165,93 @@ def main(cfg: DictConfig) -> None:
         },
         "config_hash": config_hash,
     }  # fmt: skip
+    built, dtype = build(cfg, base, accelerator, max(canvases, key=math.prod))
+    flops = lora_step_flops(built, max(map(math.prod, canvases)), model.max_sequence_length)
 
-    def write(folder: Path) -> None:
-        """The student as it is, or its moving average."""
-        tensors = gather(parameters, strategy)
-        if on_main:
-            averaged: Mapping[str, Tensor] = {name: state.ema[name] for name in tensors} if state.ema else tensors
-            save_student(folder, averaged, student, {**metadata, "num_steps": state.step}, cfg.init_adapter)
+    def make_optimizer(divided: torch.nn.Module) -> torch.optim.Optimizer:
+        return instantiate(cfg.optimizer)([p for p in divided.parameters() if p.requires_grad], lr=cfg.learning_rate)
 
-    total = sum(getattr(p, "ds_numel", p.numel()) for p in parameters.values()) / 1e6
+    student = Student(*sharing.divide(accelerator, built, make_optimizer), accelerator, metadata, cfg.init_adapter)
+    resumed = student.resume(output_dir / "checkpoints")
+    accelerator.init_trackers("dsd", config={"config_hash": config_hash})
     log.info(
-        "train: %d pairs, %.2f M trainable parameters, %s", len(pairs.bucket_of), total,
-        f"resuming at step {state.step}" if resumed else f"{cfg.num_steps} steps of {cfg.batch_size}",
+        "train: %d pairs, %.2f M trainable parameters, %s", len(pairs.bucket_of), student.num_parameters / 1e6,
+        f"resuming at step {student.state.step}" if resumed else f"{cfg.num_steps} steps of {cfg.batch_size}",
     )  # fmt: skip
+
     sampling = Sampling(
         pairs, cfg.seed, instantiate(cfg.sigmas), cfg.text_dropout, cfg.condition_dropout, cfg.instruction_ratio,
         cfg.batch_size,
     )  # fmt: skip
-    velocity = velocity_model(transformer, student.config, dtype, cfg.guidance_scale, cfg.positions)
-    by_tokens = {rows * columns: (rows, columns) for rows, columns in canvases}
-    told = Model(velocity, by_tokens, functools.partial(without_lora, student))
+    velocity = velocity_model(student.shared, student.model.config, dtype, cfg.guidance_scale, cfg.positions)
+    by_tokens = {math.prod(canvas): canvas for canvas in canvases}
+    told = Model(velocity, by_tokens, functools.partial(without_lora, student.model))
     objective = instantiate(cfg.objective)(told, cfg.reference_loss_weight)
     plan = Plan(
         cfg.num_steps, cfg.batch_size, cfg.accumulation, cfg.learning_rate, cfg.warmup_steps, cfg.decay,
         cfg.max_grad_norm,
     )  # fmt: skip
-    bar = tqdm(
-        initial=state.step, total=cfg.num_steps, desc="train", unit="step", mininterval=1, disable=not on_main
-    )  # fmt: skip
-    peak = matmul_flops(accelerator.device) if accelerator.device.type == "cuda" else None
-    hooks: list[Hook] = [
-        Log(
-            output_dir / "metrics.jsonl", cfg.log_every, bar, accelerator, state, cfg.batch_size, cfg.num_steps, flops,
-            peak,
-        )
-    ]  # fmt: skip
-    if cfg.ema_half_life is not None:
-        hooks.append(Ema(lambda: gather(parameters, strategy), cfg.ema_half_life, cfg.batch_size))
-    if validation is not None:
-        best = functools.partial(write, output_dir / "best")
-        hooks.append(validation.hook(output_dir, accelerator, cfg.num_steps, state, student, cfg.positions, best))
-    hooks.append(Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, stopping))
-    with bar:
-        train(accelerator, transformer, optimizer, objective, sampling, plan, state, hooks, stopping)
-    if state.step < cfg.num_steps:
-        log.info("train: told to stop; step %d is saved, run the same command to go on", state.step)
+    stopping = Stopping(accelerator, student.state)
+    with tqdm(
+        initial=student.state.step, total=cfg.num_steps, desc="train", unit="step", mininterval=1, disable=not on_main
+    ) as bar:
+        hooks = between_steps(cfg, student, bar, flops, validation, stopping)
+        train(accelerator, student.shared, student.optimizer, objective, sampling, plan, student.state, hooks, stopping)
+    if student.state.step < cfg.num_steps:
+        log.info("train: told to stop; step %d is saved, run the same command to go on", student.state.step)
         accelerator.end_training()
         return
-    write(output_dir)
+    student.write(output_dir)
     accelerator.end_training()
     if not on_main:
         return
     final = plot_curves(output_dir)
     counts = {"steps": cfg.num_steps, "pairs": len(pairs.bucket_of), "samples": cfg.num_steps * cfg.batch_size}
+    best = {"step": student.state.best_step, validation.metric: student.state.best} if validation is not None else None
     write_manifest(
-        output_dir, "train", counts, None, config_hash=config_hash, source=source.fingerprint, **final,
-        best={"step": state.best_step, cfg.validation.metric: state.best} if validation is not None else None,
+        output_dir, "train", counts, None, config_hash=config_hash, source=source.fingerprint, **final, best=best,
         look="loss.png", seconds=round(time.monotonic() - began, 1),
     )  # fmt: skip
-    log.info(
-        "train: %d steps, loss %.4f, adapter in %s; look at %s",
-        state.step, final["loss"], output_dir / (ADAPTER if cfg.lora.rank else "transformer"), output_dir / "loss.png",
-    )  # fmt: skip
+    made = output_dir / (ADAPTER if cfg.lora.rank else "transformer")
+    look = output_dir / "loss.png"
+    log.info("train: %d steps, loss %.4f, adapter in %s; look at %s", cfg.num_steps, final["loss"], made, look)
+
+
+def build(
+    cfg: DictConfig, pipeline: FluxPipeline, accelerator: Accelerator, largest: tuple[int, int]
+) -> tuple[FluxTransformer2DModel, torch.dtype]:
+    """The pipeline's transformer, which leaves it, as the student, and what it computes in: what is trained is fp32.
+
+    `largest` is the canvas that memory must suffice for.
+    """
+    instantiate(cfg.quantization)(pipeline, accelerator.device)
+    pipeline.transformer.to(accelerator.device)
+    student = build_student(pipeline.transformer, **resolved(cfg)["lora"], seed=cfg.seed, init=cfg.init_adapter)
+    pipeline.transformer, dtype = None, student.dtype
+    cast_training_params(student, torch.float32)
+    if cfg.activation_gb is not None:
+        micro_batch = cfg.batch_size // (accelerator.num_processes * cfg.accumulation)
+        checkpoint_blocks(student, cfg.activation_gb, micro_batch, *largest, cfg.model.max_sequence_length)
+    if cfg.compile:
+        student.compile_repeated_blocks()
+    return student, dtype
+
+
+def between_steps(
+    cfg: DictConfig, student: Student, bar: tqdm, flops: float, validation: Validation | None, stopping: Stopping
+) -> list[Hook]:
+    """What happens after every step, in this order: a checkpoint knows what was measured."""
+    output_dir, accelerator, state = Path(cfg.output_dir), student.accelerator, student.state
+    peak = matmul_flops(accelerator.device) if accelerator.device.type == "cuda" else None
+    file = output_dir / "metrics.jsonl"
+    hooks: list[Hook] = [Log(file, cfg.log_every, bar, accelerator, state, cfg.batch_size, cfg.num_steps, flops, peak)]
+    if cfg.ema_half_life is not None:
+        hooks.append(Ema(student.tensors, cfg.ema_half_life, cfg.batch_size))
+    if validation is not None:
+        best = functools.partial(student.write, output_dir / "best")
+        hooks.append(validation.hook(output_dir, accelerator, cfg.num_steps, state, student.model, cfg.positions, best))
+    save = functools.partial(student.checkpoint, output_dir / "checkpoints", cfg.keep_checkpoints)
+    return [*hooks, Checkpoint(save, cfg.checkpoint_every, cfg.num_steps, stopping)]
 
 
 def start(cfg: DictConfig, output_dir: Path) -> tuple[Accelerator, Sharing]:
@@ -299,6 +287,21 @@ def check(cfg: DictConfig) -> None:
             raise UserError(f"{name}={cfg[name]}: a share between 0 and 1 is needed")
     if cfg.lora.rank < 0:
         raise UserError(f"lora.rank={cfg.lora.rank}: at least 1 is needed, or 0 to train all of the transformer")
+    if cfg.lora.targets not in TARGETS:
+        raise UserError(f"lora.targets={cfg.lora.targets}: choose one of {', '.join(TARGETS)}")
+    quantization = cfg.quantization._target_.rsplit(".", 1)[-1]
+    if quantization not in TRAINABLE:
+        raise UserError(f"quantization={quantization}: no gradient passes it; choose one of {', '.join(TRAINABLE)}")
+    if quantization != "none" and cfg.lora.rank == 0:
+        raise UserError(f"quantization={quantization} is for a LoRA over it; all of the transformer needs none")
+    if quantization == "nf4" and (cfg.device == "cpu" or not torch.cuda.is_available()):
+        raise UserError("quantization=nf4 needs a GPU (bitsandbytes); use quantization=int8 or fp8_weights on a CPU")
+    if cfg.init_adapter is not None:
+        read_adapter(cfg.init_adapter)
+    try:  # its package and its settings
+        instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))], lr=cfg.learning_rate)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer: {error}") from error
     if cfg.cache not in CACHES:
         raise UserError(f"cache={cfg.cache}: choose one of {', '.join(CACHES)}")
     if cfg.positions not in POSITIONS:
@@ -307,33 +310,6 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"shard={cfg.shard} is outside 0..{cfg.num_shards - 1} (num_shards={cfg.num_shards})")
     if cfg.mode is Mode.train and cfg.num_shards > 1:
         raise UserError(f"num_shards={cfg.num_shards} divides mode=encode alone; training is divided by launcher=")
-
-
-def plot_curves(output_dir: Path) -> dict[str, float]:
-    """Draw metrics.jsonl and validation.jsonl as loss.png; returns the last tenth's loss and what was measured last."""
-
-    def read(name: str) -> list[dict[str, float]]:
-        file = output_dir / name
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-    lines, measured = read("metrics.jsonl"), read("validation.jsonl")
-    figure = Figure(figsize=(7, 4 if not measured else 7), layout="constrained")
-    every = figure.subplots(2 if measured else 1, squeeze=False)[:, 0]
-    every[0].plot([line["step"] for line in lines], [line["loss"] for line in lines], lw=1)
-    every[0].set(ylabel="loss", title=str(output_dir))
-    for name in (name for name in (measured[0] if measured else {}) if name != "step"):
-        every[-1].plot([line["step"] for line in measured], [line[name] for line in measured], marker="o", label=name)
-    if measured:
-        every[-1].legend()
-        every[-1].set(ylabel="validation")
-    for axes in every:
-        axes.grid(alpha=0.3)
-        axes.set(xlabel="step")
-    with atomic(output_dir / "loss.png") as temporary:
-        figure.savefig(temporary, dpi=120)
-    tail = [line["loss"] for line in lines][-max(1, len(lines) // 10) :]
-    last = {name: value for name, value in (measured[-1] if measured else {}).items() if name != "step"}
-    return {"loss": round(sum(tail) / len(tail), 6), **last}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a training leaves: one adapter file, or the folder of a transformer that was trained as a whole."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ def save_student(
         save_adapter(folder / ADAPTER, state, {**metadata, "lora": lora})
         return
     path = folder / "transformer"
-    if not path.exists():
-        with atomic(path) as temporary:
-            temporary.mkdir()
-            save_torch_state_dict(joined(dict(trained)), temporary, filename_pattern=SHARD)
-            student.save_config(temporary)
+    with atomic(path) as temporary:
+        temporary.mkdir()
+        save_torch_state_dict(joined(dict(trained)), temporary, filename_pattern=SHARD)
+        student.save_config(temporary)
+        if path.exists():  # a best that is surpassed; its like is drawn again if a kill comes here
+            shutil.rmtree(path)
 
 
 def joined(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -159,7 +159,7 @@ class CachedPairs:
     def _announce(self, missing: Sequence[int], texts: Sequence[str], table: Table, num_words: int) -> None:
         """Size on disk and hit rate; UserError where there is no room."""
         pipeline = self.encoder.pipeline
-        channels = pipeline.transformer.config.in_channels
+        channels = 4 * pipeline.vae.config.latent_channels  # packed
         unit = 2 * pipeline.vae_scale_factor
         tokens = [2 * (height // unit) * (width // unit) for height, width in self.sizes]
         itemsize = pipeline.vae.dtype.itemsize

@@ -53,9 +53,10 @@ def test_all_of_the_transformer_can_be_trained(run, settings, tmp_path) -> None:
     assert draw(DSDPipeline.from_base(TEACHER, transformer=tmp_path / "transformer")).isfinite().all()
 
 
-def test_a_lora_on_a_quantised_base(run, settings, tmp_path) -> None:
-    """The frozen base in 8-bit integers; the adapter fits the base in full precision."""
-    run("train", *settings, "quantization=int8", f"output_dir={tmp_path}")
+@pytest.mark.parametrize("quantization", ["int8", "fp8_weights"])
+def test_a_lora_on_a_quantised_base(run, settings, tmp_path, quantization) -> None:
+    """The frozen base in 8 bits; the adapter fits the base in full precision."""
+    run("train", *settings, f"quantization={quantization}", f"output_dir={tmp_path}")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert all(0 < line["loss"] < 10 and line["grad_norm"] > 0 for line in lines)
     state = load_file(tmp_path / "adapter.safetensors")
@@ -191,6 +192,10 @@ def test_trained_names_are_the_file_s(adapter) -> None:
         ("data=uno_1m", "data.path"),
         ("buckets=[[30,30]]", "positive multiples of"),
         ("lora.rank=-1", "lora.rank=-1"),
+        ("quantization=fp8", "no gradient passes it; choose one of none, nf4, int8, fp8_weights"),
+        ("quantization=nf4", "quantization=nf4 needs a GPU"),
+        ("init_adapter=nowhere", "nowhere: no such adapter"),
+        ("optimizer.betas=[2,2]", "optimizer: Invalid beta parameter"),
         ("optimizer=prodigy", "optimizer=prodigy needs the package prodigyopt: pip install prodigyopt"),
     ],
 )
