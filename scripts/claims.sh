@@ -40,7 +40,7 @@ stage() {  # stage STAGE OVERRIDES...: one command, with what was given for its 
   "dsd-$1" "${@:2}" "${extra[@]}"
 }
 draw() {  # draw ADAPTER RESULTS OVERRIDES...: the same held-out subjects for every arm
-  stage infer experiment=toybox_study/infer jobs.contexts_per_subject=1 "adapter=$1" "output_dir=$2" "${@:3}"
+  stage infer experiment=toybox_study/infer jobs.num_subjects=128 jobs.contexts_per_subject=1 "adapter=$1" "output_dir=$2" "${@:3}"
 }
 student() {  # student ARM SEED: trained if it has to be, and asked for pictures
   local arm=$1 seed=$2 from=$out/train/${student_of[$1]:-$1}/$2 base=$out/train/baseline/$2 guidance=1.0 objective=sfo

@@ -273,6 +273,8 @@ def start(cfg: DictConfig, output_dir: Path) -> tuple[Accelerator, Sharing]:
         project_dir=str(output_dir),
         **sharing.accelerator,
     )
+    if not accelerator.is_main_process:  # it speaks for all
+        logging.getLogger().setLevel(logging.WARNING)
     unset_hf_deepspeed_config()  # else transformers reads its models in slices under ZeRO-3
     return accelerator, sharing
 

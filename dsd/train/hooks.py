@@ -95,7 +95,8 @@ def peak_memory(device: torch.device) -> float:
 
 
 def append(file: Path, line: dict[str, Any]) -> None:
-    rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in line.items()}
+    """A line of JSON, with six significant digits."""
+    rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in line.items()}
     with file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(rounded) + "\n")
 

@@ -4,6 +4,7 @@ Each is a function `(Share, device) -> Sharing`.
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,8 @@ def fsdp2(share: Share, device: str, reshard_after_forward: bool = True, cpu_off
             "mesh": torch.distributed.init_device_mesh(accelerator.device.type, (accelerator.num_processes,)),
         }
         student.to(accelerator.device)
+        # FLUX's single blocks return views, in place of which nothing is written
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module", category=UserWarning)
         for block in (*student.transformer_blocks, *student.single_transformer_blocks):
             fully_shard(block, reshard_after_forward=reshard_after_forward, **policy)
         fully_shard(student, **policy)

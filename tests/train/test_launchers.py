@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 STEPS = 6
@@ -58,6 +59,22 @@ def test_a_run_goes_on_under_any_launcher(pairs, adapter, tmp_path) -> None:
             assert difference < 2e-6, (launcher, begun, name, difference)
         steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()]
         assert steps == list(range(1, STEPS + 1)), launcher
+
+
+@pytest.mark.slow
+def test_sharded_weights_of_two_kinds(pairs, adapter, tmp_path) -> None:
+    """A bf16 base below a LoRA in fp32, as FLUX is trained: FSDP2 gathers both, and the loss is DDP's."""
+    settings = (
+        f"pairs={pairs}", f"cache_dir={tmp_path / 'cache'}", "lora=toybox", "batch_size=2", "num_steps=2",
+        "log_every=1", "device=cpu", "model.dtype=bfloat16", "mixed_precision=bf16",
+    )  # fmt: skip
+    losses = []
+    for launcher, processes in (("ddp", 1), ("fsdp2", 2)):
+        folder = tmp_path / launcher
+        launch(launcher, processes, *settings, f"output_dir={folder}")
+        losses.append([json.loads(line)["loss"] for line in (folder / "metrics.jsonl").open()])
+        assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / "adapter.safetensors").values())
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 def test_a_launcher_for_many_refuses_to_run_alone(refused, pairs, tmp_path) -> None:
