@@ -30,6 +30,7 @@ for word in "$@"; do
   elif [[ -v arms[$word] ]]; then claims+=("$word")
   else echo "claims: $word is none of them; choose from: ${!arms[*]}" >&2; exit 2; fi
 done
+report=$(IFS=-; echo "${claims[*]:-report}")
 ((${#claims[@]})) || claims=(lora_rank first_frame_loss condition_dropout sfo)
 
 stage() {  # stage STAGE OVERRIDES...: one command, with what was given for its stage
@@ -75,9 +76,10 @@ each() {  # each ARM...: every seed, JOBS at a time
 
 stage data-gen experiment=toybox_study/data_gen
 stage curate experiment=toybox_study/curation
-firsts=(baseline) seconds=() thirds=()   # each may begin from what those before it made
+firsts=(baseline) seconds=() thirds=() compared=()   # each may begin from what those before it made
 for claim in "${claims[@]}"; do
   for arm in ${arms[$claim]}; do
+    compared+=("$arm")
     if [[ $claim == sfo ]]; then thirds+=("$arm")
     elif [[ -v student_of[$arm] ]]; then seconds+=("$arm")
     else firsts+=("$arm"); fi
@@ -87,10 +89,8 @@ done
 each "${firsts[@]}"
 each "${seconds[@]}"
 each "${thirds[@]}"
-for claim in "${claims[@]}"; do
-  results=
-  for arm in baseline ${arms[$claim]}; do
-    for seed in "${seeds[@]}"; do results+="$arm/$seed: $out/results/$arm/$seed, "; done
-  done
-  stage evaluate "output_dir=$out/$claim" baseline=baseline "results={${results%, }}"
+results=
+for arm in baseline "${compared[@]}"; do
+  for seed in "${seeds[@]}"; do results+="$arm/$seed: $out/results/$arm/$seed, "; done
 done
+stage evaluate "output_dir=$out/$report" baseline=baseline "results={${results%, }}"

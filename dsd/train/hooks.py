@@ -16,6 +16,10 @@ from dsd.manifest import atomic
 from dsd.train.checkpoint import TrainState
 
 Hook = Callable[[TrainState, dict[str, Tensor]], None]
+SHOWN = {  # beside the bar
+    "loss": "loss", "grad": "grad_norm", "lr": "lr", "samples/s": "samples_per_second", "wait": "data_wait",
+    "mfu": "mfu", "GB": "memory_gb",
+}  # fmt: skip
 
 
 class Log:
@@ -56,7 +60,7 @@ class Log:
             line["mfu"] = line["tflops"] * 1e12 / self.peak
         line["memory_gb"] = peak_memory(self.accelerator.device)
         self.sums, self.since, self.began = {}, state.step, time.monotonic()
-        self.bar.set_postfix(loss=f"{line['loss']:.4f}")
+        self.bar.set_postfix({name: f"{line[key]:.3g}" for name, key in SHOWN.items() if key in line})
         self.accelerator.log(line, step=state.step)
         if self.accelerator.is_main_process:
             append(self.file, {"step": state.step, **line})
