@@ -32,7 +32,7 @@ from dsd.infer.pipeline import DSDPipeline
 from dsd.manifest import atomic, write_json
 from dsd.models import export
 from dsd.models.adapter import load_adapter, load_released_lora, read_adapter
-from dsd.models.base import load_pipeline
+from dsd.models.base import load_without_encoders
 from dsd.models.conditional import load_transformer
 from dsd.models.latents import img_ids
 
@@ -64,7 +64,7 @@ def write(adapter: str, to: str, dtype: str, base: str | None, output: Path) -> 
         raise UserError(f"--dtype fp8 goes with --to merged and comfyui, not with {to}")
     state, metadata = read_adapter(adapter)
     path = base or metadata["base"]["path"]
-    unfused = load_pipeline(path).transformer
+    unfused = load_without_encoders(path).transformer
     load_adapter(unfused, adapter, fuse=False)  # the truth: W + BA in fp32, nothing merged
     expected = forward(unfused)
     del unfused
@@ -91,7 +91,7 @@ Reader = Callable[[Path], FluxTransformer2DModel]
 def write_released(
     folder: Path, base: str, adapter: str, state: dict[str, Tensor], metadata: dict[str, Any], dtype: torch.dtype
 ) -> Reader:
-    transformer = load_pipeline(base).transformer
+    transformer = load_without_encoders(base).transformer
     embedder, lora = export.released(state, metadata["lora"])
     (folder / "transformer").mkdir()
     tensors = export.rounded({**transformer.state_dict(), **embedder}, dtype)
@@ -118,7 +118,7 @@ def write_diffusers(
 def write_merged(
     folder: Path, base: str, adapter: str, state: dict[str, Tensor], metadata: dict[str, Any], dtype: torch.dtype
 ) -> Reader:
-    transformer = load_pipeline(base).transformer
+    transformer = load_without_encoders(base).transformer
     load_adapter(transformer, adapter)
     transformer.save_config(folder)
     save_torch_state_dict(export.rounded(transformer.state_dict(), dtype), folder, filename_pattern=PATTERN)
@@ -128,7 +128,7 @@ def write_merged(
 def write_comfyui(
     folder: Path, base: str, adapter: str, state: dict[str, Tensor], metadata: dict[str, Any], dtype: torch.dtype
 ) -> Reader:
-    transformer = load_pipeline(base).transformer
+    transformer = load_without_encoders(base).transformer
     load_adapter(transformer, adapter)
     config, width = dict(transformer.config), transformer.inner_dim
     save_file(export.rounded(export.to_bfl(transformer.state_dict()), dtype), folder / "dsd_flux.safetensors")

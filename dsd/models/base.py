@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, FluxPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
@@ -65,3 +65,8 @@ def load_pipeline(
         first_line = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"model.path={path}: cannot be loaded: {first_line}") from error
     return pipeline.to(target)
+
+
+def load_without_encoders(path: str, dtype: str = "float32") -> FluxPipeline:
+    """A FLUX pipeline of its transformer alone, on the CPU: no VAE, no text encoders."""
+    return load_pipeline(path, dtype, "cpu", FluxPipeline, vae=None, text_encoder=None, text_encoder_2=None)

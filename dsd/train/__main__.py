@@ -23,7 +23,7 @@ from dsd.app import claim, resolved, stage
 from dsd.errors import UserError
 from dsd.manifest import is_finished, write_manifest
 from dsd.models.adapter import ADAPTER, TARGETS, build_student, describe, read_adapter, without_lora
-from dsd.models.base import load_pipeline
+from dsd.models.base import load_pipeline, load_without_encoders
 from dsd.models.config import ModelConfig
 from dsd.models.flops import lora_step_flops, matmul_flops
 from dsd.models.latents import POSITIONS, canvas_tokens
@@ -152,9 +152,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.cache == "all":  # otherwise they work at every step
         encoders.text_encoder = encoders.text_encoder_2 = None
 
-    base: FluxPipeline = load_pipeline(
-        model.path, model.dtype, "cpu", FluxPipeline, vae=None, text_encoder=None, text_encoder_2=None
-    )
+    base = load_without_encoders(model.path, model.dtype)
     metadata = {
         "base": describe(base.transformer, model.path),
         "lora": resolved(cfg)["lora"],
