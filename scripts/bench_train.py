@@ -129,7 +129,7 @@ def stepper(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss)  # waits for the device
+        return float(loss.detach())  # waits for the device
 
     return step
 
