@@ -33,12 +33,11 @@ from dsd.manifest import atomic, write_json
 from dsd.models import export
 from dsd.models.adapter import load_adapter, load_released_lora, read_adapter
 from dsd.models.base import load_without_encoders
-from dsd.models.conditional import load_transformer
+from dsd.models.conditional import SHARD, load_transformer
 from dsd.models.latents import img_ids
 
 BOUNDS = {"fp32": 1e-5, "bf16": 2e-2, "fp8": 2e-1}  # rounding of the weights: 2^-9 and 2^-4 a number, over the depth
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": export.FP8}
-PATTERN = "diffusion_pytorch_model{suffix}.safetensors"
 
 
 def main() -> None:
@@ -95,7 +94,7 @@ def write_released(
     embedder, lora = export.released(state, metadata["lora"])
     (folder / "transformer").mkdir()
     tensors = export.rounded({**transformer.state_dict(), **embedder}, dtype)
-    save_torch_state_dict(tensors, folder / "transformer", filename_pattern=PATTERN)
+    save_torch_state_dict(tensors, folder / "transformer", filename_pattern=SHARD)
     config = export.released_config(transformer.config)
     (folder / "transformer" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(export.rounded(lora, dtype), folder / "pytorch_lora_weights.safetensors", metadata={"format": "pt"})
@@ -121,7 +120,7 @@ def write_merged(
     transformer = load_without_encoders(base).transformer
     load_adapter(transformer, adapter)
     transformer.save_config(folder)
-    save_torch_state_dict(export.rounded(transformer.state_dict(), dtype), folder, filename_pattern=PATTERN)
+    save_torch_state_dict(export.rounded(transformer.state_dict(), dtype), folder, filename_pattern=SHARD)
     return load_transformer
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from dsd.errors import UserError
 
+SHARD = "diffusion_pytorch_model{suffix}.safetensors"  # diffusers' name of a transformer's weights
 RELEASED_CLASS = "FluxTransformer2DConditionalModel"
 
 

@@ -291,7 +291,7 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"lora.targets={cfg.lora.targets}: choose one of {', '.join(TARGETS)}")
     quantization = cfg.quantization._target_.rsplit(".", 1)[-1]
     if quantization not in TRAINABLE:
-        raise UserError(f"quantization={quantization}: no gradient passes it; choose one of {', '.join(TRAINABLE)}")
+        raise UserError(f"quantization={quantization} cannot be trained over; choose one of {', '.join(TRAINABLE)}")
     if quantization != "none" and cfg.lora.rank == 0:
         raise UserError(f"quantization={quantization} is for a LoRA over it; all of the transformer needs none")
     if quantization == "nf4" and (cfg.device == "cpu" or not torch.cuda.is_available()):

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dsd.manifest import atomic
 from dsd.models.adapter import ADAPTER, adapter_state, read_adapter, save_adapter, stacked
-
-SHARD = "diffusion_pytorch_model{suffix}.safetensors"  # diffusers' name
+from dsd.models.conditional import SHARD
 
 
 def save_student(

@@ -192,7 +192,7 @@ def test_trained_names_are_the_file_s(adapter) -> None:
         ("data=uno_1m", "data.path"),
         ("buckets=[[30,30]]", "positive multiples of"),
         ("lora.rank=-1", "lora.rank=-1"),
-        ("quantization=fp8", "no gradient passes it; choose one of none, nf4, int8, fp8_weights"),
+        ("quantization=fp8", "quantization=fp8 cannot be trained over; choose one of none, nf4, int8, fp8_weights"),
         ("quantization=nf4", "quantization=nf4 needs a GPU"),
         ("init_adapter=nowhere", "nowhere: no such adapter"),
         ("optimizer.betas=[2,2]", "optimizer: Invalid beta parameter"),
