@@ -2,7 +2,9 @@
 
 import json
 import textwrap
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import dsd
 from dsd.errors import UserError
-from dsd.manifest import atomic
+from dsd.files import atomic
 from dsd.records import layout_shape
 
 PAD, LINE, INK, PAPER = 8, 15, (40, 40, 48), (255, 255, 255)
@@ -93,3 +95,17 @@ def cut(sheet: Image.Image, layout: str) -> list[Image.Image]:
     height, width = sheet.height // rows, sheet.width // columns
     corners = [(column * width, row * height) for row in range(rows) for column in range(columns)]
     return [sheet.crop((x, y, x + width, y + height)) for x, y in corners]
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as PNG bytes, the same bytes for the same pixels."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def data_uri(image: Image.Image, largest: int) -> str:
+    """Turn a picture into a PNG data URI, at most `largest` pixels wide and high."""
+    shown = image.convert("RGB")
+    shown.thumbnail((largest, largest))
+    return "data:image/png;base64," + b64encode(png(shown)).decode()

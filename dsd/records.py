@@ -139,3 +139,8 @@ def layout_shape(layout: str) -> tuple[int, int]:
     if layout not in LAYOUTS:
         raise UserError(f"layout {layout!r} is unknown; choose one of {', '.join(LAYOUTS)} (rows x columns)")
     return LAYOUTS[layout]
+
+
+def reason_class(reason: str) -> str:
+    """Take the class of a reason: "low confidence: 0.312, the bound is 0.5" -> "low confidence"."""
+    return reason.split(":", 1)[0].strip()

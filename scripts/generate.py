@@ -18,16 +18,16 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from dsd.app import CONFIG_DIR
 from dsd.chat import gemini
 from dsd.chat.service import Service
 from dsd.errors import UserError
-from dsd.explain import explain
-from dsd.infer import memory
-from dsd.infer.jobs import read_picture
-from dsd.infer.pipeline import DSDPipeline
-from dsd.models.base import DTYPES, to_device
+from dsd.models.loading import DTYPES, to_device
 from dsd.pictures import picture_format, save_picture
+from dsd.pipeline import offload as memory
+from dsd.pipeline.jobs import read_picture
+from dsd.pipeline.pipeline import DSDPipeline
+from dsd.runs.command import CONFIG_DIR
+from dsd.runs.messages import explain
 
 CONFIGS = Path(CONFIG_DIR)
 

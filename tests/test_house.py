@@ -15,8 +15,8 @@ import hydra.utils
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from dsd.app import CONFIG_DIR
-from dsd.manifest import COMMANDS
+from dsd.runs.command import CONFIG_DIR
+from dsd.runs.manifest import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = Path(CONFIG_DIR)

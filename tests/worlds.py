@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
-from dsd.manifest import write_manifest
 from dsd.records import Grid, Pair, Result, Verdict, features
-from dsd.shards import Shard, write_shard
+from dsd.runs.manifest import write_manifest
+from dsd.runs.shards import Shard, write_shard
 from dsd.toybox import captions
 from dsd.toybox.draw import render
 from dsd.toybox.sheets import sample_sheets
@@ -99,7 +99,7 @@ def grids_run(folder: Path, num: int = 8, odd: int = 2) -> Path:
 def curated_run(folder: Path, grids: Path, mistakes: int = 1, **manifest: object) -> Path:
     """What dsd-curate leaves: a judge that compares the written rows, but calls `mistakes` odd pairs the same."""
     from dsd.pictures import cut
-    from dsd.shards import read_shards
+    from dsd.runs.shards import read_shards
 
     reader, verdicts, pairs = PixelRecogniser(), [], []
     for row in read_shards(grids, "grids"):

@@ -8,7 +8,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from dsd.models.latents import to_rgb
+from dsd.models.canvas import to_rgb
 
 MIME = "image/png"
 _digests: dict[int, tuple[weakref.ref[Image.Image], str]] = {}  # images are no keys: they compare by their pixels

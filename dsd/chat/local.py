@@ -6,8 +6,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from dsd.chat import ChatError, Question, Reply
 from dsd.chat.encoding import bare_json
 from dsd.errors import UserError
-from dsd.models.base import to_device, to_dtype
-from dsd.models.latents import to_rgb
+from dsd.models.canvas import to_rgb
+from dsd.models.loading import to_device, to_dtype
 
 
 class Local:

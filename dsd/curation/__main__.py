@@ -15,7 +15,6 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig
 from tqdm import tqdm
 
-from dsd.app import claim, stage
 from dsd.chat.service import Service, spent
 from dsd.curation.agreement import agreement, read_labels, table
 from dsd.curation.judging import Looking, judge_grids, judged_swapped
@@ -25,11 +24,13 @@ from dsd.curation.report import per_thousand, reason_class, steps, write_report
 from dsd.curation.seams import Cutter
 from dsd.curation.selection import Selection
 from dsd.errors import UserError
-from dsd.manifest import atomic, is_finished, read_manifest, write_json, write_manifest
-from dsd.models.config import ModelConfig
+from dsd.files import atomic, write_json
+from dsd.models.settings import ModelConfig
 from dsd.pictures import contact_sheet
 from dsd.records import Pair, ReferenceSet, Verdict, features
-from dsd.shards import Shard, pending_shards, read_failures, read_shard, read_shards, read_stats, write_shard
+from dsd.runs.command import claim, stage
+from dsd.runs.manifest import is_finished, read_manifest, write_manifest
+from dsd.runs.shards import Shard, pending_shards, read_failures, read_shard, read_shards, read_stats, write_shard
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ def main(cfg: DictConfig) -> None:
 def compare(cfg: DictConfig) -> None:
     """The judge's verdicts against labels; writes agreement.json and prints a table."""
     if cfg.labels is None:
-        raise UserError("mode=agreement needs labels=path/to/labels.jsonl; scripts/label_pairs.py writes one")
+        raise UserError("mode=agreement needs labels=path/to/labels.jsonl; dsd/curation/label.py writes one")
     labels, verdicts = read_labels(cfg.labels), read_shards(cfg.verdicts_dir, "verdicts")
     grids = read_shards(cfg.grids, "grids")
     swapped = judged_swapped(list(labels), grids, instantiate(cfg.panels), instantiate(cfg.judge))

@@ -2,7 +2,7 @@
 
     dsd-curate mode=agreement labels=labels.jsonl verdicts_dir=outputs/pairs output_dir=outputs/agreement
 
-Labels are one JSON object a line, {"grid": 3, "first": 0, "second": 2, "same": true}; scripts/label_pairs.py writes
+Labels are one JSON object a line, {"grid": 3, "first": 0, "second": 2, "same": true}; dsd/curation/label.py writes
 them. 95 % bootstrap intervals, resampling grids.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from dsd.bootstrap import estimate, share, unit_weights
 from dsd.errors import UserError
+from dsd.metrics.intervals import estimate, share, unit_weights
 
 Key = tuple[int, int, int]  # grid, first panel < second panel
 
@@ -23,7 +23,7 @@ def read_labels(path: str | Path) -> dict[Key, bool]:
     """A pair that was labelled twice has its last label."""
     file, labels = Path(path), {}
     if not file.is_file():
-        raise UserError(f"labels={path}: no such file; label pairs with scripts/label_pairs.py")
+        raise UserError(f"labels={path}: no such file; label pairs with dsd/curation/label.py")
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue

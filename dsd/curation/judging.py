@@ -10,14 +10,14 @@ from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
-from dsd.curation.features import Features
+from dsd.curation.judge import Judge, Refusal
+from dsd.curation.judge import Verdict as Judged
 from dsd.curation.quality import quality
 from dsd.curation.seams import Cutter
 from dsd.curation.selection import Selection
+from dsd.models.embeddings import Features
 from dsd.records import Verdict
-from dsd.shards import Failure, Shard
-from dsd.vlm import Judge, Refusal
-from dsd.vlm import Verdict as Judged
+from dsd.runs.shards import Failure, Shard
 
 Panel = tuple[int, int]  # grid, panel
 PairKey = tuple[int, int, int]  # grid, first panel < second panel

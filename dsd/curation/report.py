@@ -11,8 +11,8 @@ from datasets import Dataset
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from dsd.manifest import atomic
-from dsd.shards import png
+from dsd.files import atomic
+from dsd.pictures import png
 
 EXAMPLES = 6  # of each reason
 LARGEST = 192  # pixels

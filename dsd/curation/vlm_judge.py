@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 
 from dsd.chat import ChatError, Question
 from dsd.chat.service import Service
+from dsd.curation.judge import Refusal, Verdict
 from dsd.errors import UserError
-from dsd.vlm import Refusal, Verdict
 
 
 class Part(BaseModel):
@@ -36,7 +36,7 @@ class Judgement(BaseModel):
 
 
 class VLMJudge:
-    """`dsd.vlm.Judge` by questions to a `Service`."""
+    """`dsd.curation.judge.Judge` by questions to a `Service`."""
 
     def __init__(self, service: Service | None, judge: str, caption: str, instruct: str) -> None:
         if not isinstance(service, Service):

@@ -14,15 +14,16 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig
 from tqdm import tqdm
 
-from dsd.app import claim, stage
 from dsd.data_gen.grids import draw
-from dsd.data_gen.likeness import evaluation_subjects, overlap
+from dsd.data_gen.near_duplicates import evaluation_subjects, overlap
 from dsd.errors import UserError
-from dsd.manifest import atomic, is_finished, write_manifest
-from dsd.models.config import ModelConfig
+from dsd.files import atomic
+from dsd.models.settings import ModelConfig
 from dsd.pictures import contact_sheet
 from dsd.records import Grid, features
-from dsd.shards import Shard, pending_shards, read_failures, read_shards, read_stats, write_shard_in_parts
+from dsd.runs.command import claim, stage
+from dsd.runs.manifest import is_finished, write_manifest
+from dsd.runs.shards import Shard, pending_shards, read_failures, read_shards, read_stats, write_shard_in_parts
 
 log = logging.getLogger(__name__)
 PNG_BYTES_A_PIXEL = 1.5  # of what a model draws; photographs are about as large

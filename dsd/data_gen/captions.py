@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets import load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
-from dsd.data_gen.likeness import without_near_duplicates
+from dsd.data_gen.near_duplicates import without_near_duplicates
 from dsd.errors import UserError
 
 

@@ -8,7 +8,7 @@ from dsd.data_gen.prompts import NoPrompt, PromptSource
 from dsd.data_gen.teachers import Teacher
 from dsd.flow import seed_at
 from dsd.records import Grid, Prompt
-from dsd.shards import Failure
+from dsd.runs.shards import Failure
 
 log = logging.getLogger(__name__)
 

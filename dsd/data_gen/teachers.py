@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from dsd.flow import generator_at
-from dsd.models.base import load_pipeline, to_device
+from dsd.models.loading import load_pipeline, to_device
 from dsd.models.speed import Speed
 from dsd.records import Prompt, layout_shape
 

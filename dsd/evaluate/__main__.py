@@ -13,7 +13,6 @@ from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from dsd.app import claim, stage
 from dsd.errors import UserError
 from dsd.evaluate import table
 from dsd.evaluate.inputs import Inputs, open_inputs
@@ -23,7 +22,9 @@ from dsd.evaluate.plots import measures_figure
 from dsd.evaluate.recogniser import Reading, Recogniser, read_all
 from dsd.evaluate.report import without_images, write_report
 from dsd.evaluate.sheets import Sheet, measure_teacher, read_sheets
-from dsd.manifest import MANIFEST, atomic, is_finished, read_manifest, write_json, write_manifest
+from dsd.files import atomic, write_json
+from dsd.runs.command import claim, stage
+from dsd.runs.manifest import MANIFEST, is_finished, read_manifest, write_manifest
 from dsd.toybox.world import SUBJECT
 
 log = logging.getLogger(__name__)

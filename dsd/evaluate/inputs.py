@@ -11,8 +11,8 @@ from datasets import Dataset
 from omegaconf import OmegaConf
 
 from dsd.errors import UserError
-from dsd.manifest import MANIFEST, read_manifest
-from dsd.shards import read_shards
+from dsd.runs.manifest import MANIFEST, read_manifest
+from dsd.runs.shards import read_shards
 from dsd.toybox.world import SUBJECT
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dsd.bootstrap import estimate, share, unit_weights
 from dsd.evaluate.sheets import Sheet, same_subject
+from dsd.metrics.intervals import estimate, share, unit_weights
 
 PairKey = tuple[int, int, int]  # grid, first panel < second panel
 

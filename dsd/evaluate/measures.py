@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from dsd.bootstrap import Estimate, estimate, share, unit_weights
 from dsd.evaluate.recogniser import Reading
+from dsd.metrics.intervals import Estimate, estimate, share, unit_weights
 from dsd.toybox import captions
 from dsd.toybox.world import CONTEXT, NAMED, UNNAMED
 

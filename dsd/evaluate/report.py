@@ -15,8 +15,8 @@ from dsd.evaluate.judged import pair_key, reason_class
 from dsd.evaluate.measures import Scored, arm_of
 from dsd.evaluate.plots import loss_figure, measures_figure, svg_uri
 from dsd.evaluate.sheets import Sheet, same_subject
-from dsd.manifest import atomic
-from dsd.shards import png
+from dsd.files import atomic
+from dsd.pictures import png
 
 NUM_SHEETS = 6
 NUM_EXAMPLES = 3  # of each reason

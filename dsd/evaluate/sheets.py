@@ -10,8 +10,8 @@ import numpy as np
 from datasets import Dataset
 from tqdm import tqdm
 
-from dsd.bootstrap import Estimate, estimate, share, unit_weights
 from dsd.evaluate.recogniser import Reading, Recogniser, read_all
+from dsd.metrics.intervals import Estimate, estimate, share, unit_weights
 from dsd.pictures import cut
 from dsd.records import layout_shape
 from dsd.toybox import captions

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dsd.bootstrap import Estimate
 from dsd.evaluate.measures import MEASURES
+from dsd.metrics.intervals import Estimate
 
 Rows = list[list[str]]  # the first row is the header
 TITLES = {"CP": "CP", "CP_strict": "CP strict", "PF": "PF", "CPxPF": "CP × PF", "named": "named"}

@@ -14,21 +14,22 @@ from omegaconf import MISSING, DictConfig
 from PIL import Image
 from tqdm import tqdm
 
-from dsd.app import claim, in_multirun, resolved, stage
 from dsd.errors import UserError
+from dsd.files import atomic, resolve
 from dsd.flow import seed_at
-from dsd.infer import memory
-from dsd.infer.jobs import Job, read_picture
 from dsd.infer.methods import Method, Settings
 from dsd.infer.output import overview, save_pictures
-from dsd.manifest import atomic, is_finished, write_manifest
 from dsd.models.adapter import read_adapter
-from dsd.models.base import resolve, to_device
-from dsd.models.config import ModelConfig
-from dsd.models.latents import FITS
+from dsd.models.canvas import FITS
+from dsd.models.loading import to_device
+from dsd.models.settings import ModelConfig
 from dsd.pictures import picture_format, save_picture
+from dsd.pipeline import offload as memory
+from dsd.pipeline.jobs import Job, read_picture
 from dsd.records import Result, features
-from dsd.shards import Failure, Shard, pending_shards, read_failures, read_shards, write_shard
+from dsd.runs.command import claim, in_multirun, resolved, stage
+from dsd.runs.manifest import is_finished, write_manifest
+from dsd.runs.shards import Failure, Shard, pending_shards, read_failures, read_shards, write_shard
 
 log = logging.getLogger(__name__)
 

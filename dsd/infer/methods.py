@@ -10,10 +10,10 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 from dsd.flow import generator_at
-from dsd.infer.pipeline import DSDPipeline
-from dsd.models.base import load_pipeline, to_device
-from dsd.models.latents import to_pixels
+from dsd.models.canvas import to_pixels
+from dsd.models.loading import load_pipeline, to_device
 from dsd.models.speed import Speed
+from dsd.pipeline.pipeline import DSDPipeline
 
 Prepare = Callable[[DiffusionPipeline, torch.device], None]  # see quantize.py and memory.py
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import dsd
 from dsd.errors import UserError
-from dsd.manifest import atomic
+from dsd.files import atomic
 from dsd.models.conditional import SplitEmbedder, set_joint_embedder, split
 
 ADAPTER = "adapter.safetensors"

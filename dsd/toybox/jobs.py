@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.transforms.functional import to_pil_image
 
-from dsd.infer.jobs import Job
+from dsd.pipeline.jobs import Job
 from dsd.toybox import captions
 from dsd.toybox.draw import render
 from dsd.toybox.world import CONTEXT, SUBJECT, sample_contexts, sample_subjects, words

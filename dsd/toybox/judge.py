@@ -20,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from dsd.models.base import resolve, to_device
+from dsd.curation.judge import Verdict
+from dsd.files import resolve
+from dsd.models.loading import to_device
 from dsd.records import Verdict as VerdictRow
 from dsd.toybox import captions, code
 from dsd.toybox.draw import render
@@ -37,7 +39,6 @@ from dsd.toybox.world import (
     sample_subjects,
     subject_numbers,
 )
-from dsd.vlm import Verdict
 
 SEED = 11
 BATCH, CAPTIONED, BETWEEN = 128, 48, 32
@@ -145,7 +146,7 @@ def spoken(name: str) -> list[str]:
 
 
 class ToyboxJudge:
-    """`dsd.vlm.Judge` on the tiny CLIP."""
+    """`dsd.curation.judge.Judge` on the tiny CLIP."""
 
     def __init__(self, path: str = "pkg://dsd.toybox/weights/judge", device: str = "auto") -> None:
         from transformers import CLIPTokenizer

@@ -19,26 +19,26 @@ from omegaconf import MISSING, DictConfig
 from tqdm import tqdm
 from transformers.integrations import unset_hf_deepspeed_config
 
-from dsd.app import claim, resolved, stage
 from dsd.errors import UserError
-from dsd.manifest import is_finished, write_manifest
 from dsd.models.adapter import ADAPTER, TARGETS, build_student, describe, read_adapter, without_lora
-from dsd.models.base import load_pipeline, load_without_encoders
-from dsd.models.config import ModelConfig
+from dsd.models.canvas import POSITIONS, canvas_tokens
 from dsd.models.flops import lora_step_flops, matmul_flops
-from dsd.models.latents import POSITIONS, canvas_tokens
+from dsd.models.loading import load_pipeline, load_without_encoders
+from dsd.models.settings import ModelConfig
+from dsd.runs.command import claim, resolved, stage
+from dsd.runs.manifest import is_finished, write_manifest
+from dsd.train.activations import checkpoint_blocks
 from dsd.train.curves import plot_curves
-from dsd.train.encoder import Encoder
+from dsd.train.data.encoder import Encoder
+from dsd.train.data.pairs import CACHES, open_pairs
+from dsd.train.data.sampling import Sampling
+from dsd.train.data.table import Size
 from dsd.train.hooks import Checkpoint, Ema, Hook, Log
 from dsd.train.launchers import Share, Sharing
 from dsd.train.loop import Plan, train, velocity_model
 from dsd.train.loss import Model
-from dsd.train.memory import checkpoint_blocks
-from dsd.train.pairs import CACHES, open_pairs
-from dsd.train.sampling import Sampling
 from dsd.train.stopping import Stopping
 from dsd.train.student import Student
-from dsd.train.table import Size
 from dsd.train.validation import Validation
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from dsd.manifest import atomic
+from dsd.files import atomic
 
 matplotlib.use("agg")
 

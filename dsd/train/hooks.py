@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from dsd.manifest import atomic
+from dsd.files import atomic
 from dsd.train.checkpoint import TrainState
 
 Hook = Callable[[TrainState, dict[str, Tensor]], None]

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from dsd.errors import UserError
-from dsd.models.latents import img_ids
+from dsd.models.canvas import img_ids
 from dsd.train.checkpoint import TrainState
+from dsd.train.data.sampling import Sampling
 from dsd.train.hooks import Hook
 from dsd.train.loss import Batch
-from dsd.train.sampling import Sampling
 
 Objective = Callable[[Batch], Tensor]  # -> loss of each sample, (B,)
 

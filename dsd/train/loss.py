@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsd.errors import UserError
 from dsd.flow import add_noise, velocity_target
-from dsd.models.latents import target_mask
+from dsd.models.canvas import target_mask
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from diffusers import FluxTransformer2DModel
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from dsd.manifest import atomic
+from dsd.files import atomic
 from dsd.models.adapter import ADAPTER, adapter_state, read_adapter, save_adapter, stacked
 from dsd.models.conditional import SHARD
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dsd.errors import UserError
-from dsd.manifest import atomic
+from dsd.files import atomic
 from dsd.pictures import contact_sheet
 from dsd.train.checkpoint import TrainState
 from dsd.train.hooks import append, forget_after

@@ -13,7 +13,7 @@ import pytest
 
 from dsd.curation.agreement import agreement, read_labels
 from dsd.errors import UserError
-from dsd.shards import read_shards
+from dsd.runs.shards import read_shards
 
 ROOT = Path(__file__).parents[2]
 

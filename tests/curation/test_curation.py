@@ -11,16 +11,16 @@ import pytest
 from datasets import load_dataset
 from PIL import Image, ImageFilter
 
+from dsd.curation.judge import Refusal
+from dsd.curation.judge import Verdict as Answer
 from dsd.curation.quality import quality
 from dsd.curation.selection import Selection
 from dsd.errors import UserError
-from dsd.manifest import read_manifest, write_manifest
 from dsd.pictures import cut
 from dsd.records import Grid, Verdict, features
-from dsd.shards import Shard, read_failures, read_shards, write_shard
+from dsd.runs.manifest import read_manifest, write_manifest
+from dsd.runs.shards import Shard, read_failures, read_shards, write_shard
 from dsd.toybox.judge import ToyboxJudge
-from dsd.vlm import Refusal
-from dsd.vlm import Verdict as Answer
 
 
 class Reluctant(ToyboxJudge):

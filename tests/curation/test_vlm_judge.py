@@ -12,8 +12,8 @@ from servers import openai_says, serve
 from tiny_vlm import save_tiny_vlm
 
 from dsd.chat.openai import KEY
-from dsd.manifest import read_manifest
-from dsd.shards import read_failures, read_shards
+from dsd.runs.manifest import read_manifest
+from dsd.runs.shards import read_failures, read_shards
 
 
 def judgement(same: bool, worst: float = 4.0) -> str:

@@ -14,12 +14,12 @@ from datasets import Dataset, load_dataset
 from PIL import Image
 
 from dsd.data_gen.teachers import PipelineTeacher
-from dsd.manifest import read_manifest
-from dsd.models.base import load_pipeline
+from dsd.models.loading import load_pipeline
 from dsd.models.quantize import none
 from dsd.models.speed import Speed
 from dsd.records import Prompt
-from dsd.shards import read_failures, read_shards
+from dsd.runs.manifest import read_manifest
+from dsd.runs.shards import read_failures, read_shards
 from dsd.toybox.prompts import Oracle
 
 BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"

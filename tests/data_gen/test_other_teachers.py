@@ -12,7 +12,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from dsd.shards import read_shards
+from dsd.runs.shards import read_shards
 
 BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
 

@@ -8,14 +8,14 @@ from datasets import Dataset
 from omegaconf import OmegaConf
 from servers import openai_says, serve
 
-from dsd.app import CONFIG_DIR
 from dsd.chat.openai import KEY
 from dsd.data_gen.captions import dataset_captions, text_captions
-from dsd.data_gen.likeness import evaluation_subjects, overlap, without_near_duplicates
+from dsd.data_gen.near_duplicates import evaluation_subjects, overlap, without_near_duplicates
 from dsd.data_gen.templates import TemplatePrompts, kind, words
 from dsd.errors import UserError
-from dsd.manifest import read_manifest
-from dsd.shards import read_failures, read_shards
+from dsd.runs.command import CONFIG_DIR
+from dsd.runs.manifest import read_manifest
+from dsd.runs.shards import read_failures, read_shards
 
 WORDING = OmegaConf.load(Path(CONFIG_DIR) / "prompts" / "subjects.yaml")
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from worlds import PixelRecogniser, grids_run, infer_run
 
-from dsd.bootstrap import estimate, share, unit_weights
 from dsd.evaluate.__main__ import score_results
 from dsd.evaluate.judged import Judged, count_reasons, filters, measure_curation, thresholds
 from dsd.evaluate.measures import chance, measure_arms, same_jobs, score
 from dsd.evaluate.sheets import measure_teacher, read_sheets
-from dsd.shards import read_shards
+from dsd.metrics.intervals import estimate, share, unit_weights
+from dsd.runs.shards import read_shards
 from dsd.toybox import captions
 from dsd.toybox.world import SUBJECT, sample_contexts, sample_subjects, words
 

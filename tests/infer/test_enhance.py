@@ -8,11 +8,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 from servers import openai_says, serve
 
-from dsd.app import CONFIG_DIR
 from dsd.chat.openai import KEY, OpenAI
 from dsd.chat.service import Limits, Service
 from dsd.errors import UserError
 from dsd.infer.enhance import Enhancer
+from dsd.runs.command import CONFIG_DIR
 
 WORDING = OmegaConf.load(Path(CONFIG_DIR) / "enhance" / "two_calls.yaml")
 RED, BLUE = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 32), "blue")

@@ -13,9 +13,9 @@ from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from dsd.infer.pipeline import DSDPipeline
-from dsd.manifest import read_manifest
-from dsd.shards import read_failures, read_shards
+from dsd.pipeline.pipeline import DSDPipeline
+from dsd.runs.manifest import read_manifest
+from dsd.runs.shards import read_failures, read_shards
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICK = ("settings.num_inference_steps=2", "device=cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dsd.models.shapes import random_flux_dev
+from dsd.models.flux_dev import random_flux_dev
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

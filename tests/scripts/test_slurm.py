@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from dsd.manifest import read_manifest
-from dsd.shards import read_shards
+from dsd.runs.manifest import read_manifest
+from dsd.runs.shards import read_shards
 
 ROOT = Path(__file__).parents[2]
 SLURM = ROOT / "scripts" / "slurm"

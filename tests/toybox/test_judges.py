@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torchvision.transforms.functional import to_pil_image
 
-from dsd.models.base import resolve
+from dsd.files import resolve
 from dsd.toybox import captions, judge, recogniser
 from dsd.toybox.draw import render
 from dsd.toybox.jobs import held_out_jobs

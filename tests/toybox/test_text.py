@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import T5EncoderModel, T5Tokenizer
 
-from dsd.models.base import resolve
+from dsd.files import resolve
 from dsd.toybox.sheets import LAYOUTS, sample_sheets
 from dsd.toybox.text import MAX_SEQUENCE_LENGTH, VALUES, build_tokenizers, corpus, labels, tokenize
 

@@ -9,7 +9,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from dsd.models.base import load_pipeline, resolve
+from dsd.files import resolve
+from dsd.models.loading import load_pipeline
 from dsd.toybox import code
 from dsd.toybox.fit import fit, learning_rate
 from dsd.toybox.sheets import sample_sheets

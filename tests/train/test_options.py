@@ -9,15 +9,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from dsd.infer.pipeline import DSDPipeline
-from dsd.manifest import read_manifest, write_json
+from dsd.files import write_json
 from dsd.models.adapter import build_student, trainable_parameters
-from dsd.models.base import load_pipeline
 from dsd.models.conditional import is_conditional, load_transformer
 from dsd.models.flops import forward_flops, lora_step_flops
-from dsd.models.shapes import random_flux_dev
+from dsd.models.flux_dev import random_flux_dev
+from dsd.models.loading import load_pipeline
+from dsd.pipeline.pipeline import DSDPipeline
+from dsd.runs.manifest import read_manifest
+from dsd.train.activations import checkpoint_blocks, kept_bytes
 from dsd.train.checkpoint import checkpoints
-from dsd.train.memory import checkpoint_blocks, kept_bytes
 
 BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
 TEACHER = "pkg://dsd.toybox/weights/teacher"
@@ -162,7 +163,7 @@ def test_a_checkpoint_of_another_adapter_is_refused(run, refused, settings, tmp_
 
 
 def test_the_cache_can_be_filled_in_parts(run, settings, pairs, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("dsd.train.table.BLOCK", 50)
+    monkeypatch.setattr("dsd.train.data.table.BLOCK", 50)
     encode = (*settings, "mode=encode", "num_shards=2", f"cache_dir={tmp_path / 'c'}", f"output_dir={tmp_path / 'o'}")
     for shard in (1, 0):
         assert f"part {shard} of 2 is encoded" in run("train", *encode, f"shard={shard}")

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from dsd.errors import UserError
-from dsd.infer.pipeline import DSDPipeline
 from dsd.models.adapter import build_student, read_adapter, without_lora
-from dsd.models.base import load_pipeline
-from dsd.shards import read_shards
+from dsd.models.loading import load_pipeline
+from dsd.pipeline.pipeline import DSDPipeline
+from dsd.runs.shards import read_shards
 from dsd.train.loss import Batch, FlowMatching, Model, SubjectFidelity
 
 TEACHER = "pkg://dsd.toybox/weights/teacher"

@@ -1,0 +1,69 @@
+"""How alike two panels are to an embedding: cheap, and asked before any vision-language model.
+
+A similarity below says another subject; one very near 1 says a copy of the picture, which teaches copying (SynCD).
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoModel
+
+from dsd.errors import UserError
+from dsd.models.loading import to_device
+
+
+class Features(Protocol):
+    """`name` is that of its score."""
+
+    name: str
+
+    def __call__(self, images: Sequence[Image.Image]) -> Tensor:
+        """(B, D), unit length."""
+        ...
+
+
+class TransformersFeatures:
+    """A vision model of transformers, such as DINOv2: its class token."""
+
+    def __init__(self, name: str, path: str, device: str = "auto") -> None:
+        self.name, self.device = name, to_device(device)
+        try:
+            self.processor = AutoImageProcessor.from_pretrained(path)
+            self.network = AutoModel.from_pretrained(path, use_safetensors=True).to(self.device).eval()
+        except (OSError, ValueError) as error:
+            raise UserError(f"features.path={path}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Image.Image]) -> Tensor:
+        inputs = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+        hidden = self.network(**inputs.to(self.device)).last_hidden_state[:, 0]
+        return torch.nn.functional.normalize(hidden.float(), dim=-1)
+
+
+class OpenClipFeatures:
+    """A CLIP of open_clip: `model` is its name, or `local-dir:folder`, or `hf-hub:id`."""
+
+    def __init__(self, name: str, model: str, pretrained: str | None = None, device: str = "auto") -> None:
+        self.name, self.device = name, to_device(device)
+        try:
+            network, _, self.transform = open_clip.create_model_and_transforms(model, pretrained=pretrained)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"features.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from error
+        self.network, self.tokenizer = network.to(self.device).eval(), open_clip.get_tokenizer(model)
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Image.Image]) -> Tensor:
+        pixels = torch.stack([self.transform(image.convert("RGB")) for image in images])
+        return self.network.encode_image(pixels.to(self.device), normalize=True).float()
+
+    @torch.inference_mode()
+    def text(self, captions: Sequence[str]) -> Tensor:
+        """(B, D), unit length."""
+        tokens = self.tokenizer(list(captions)).to(self.device)
+        return self.network.encode_text(tokens, normalize=True).float()

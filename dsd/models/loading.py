@@ -1,0 +1,63 @@
+"""Loading pipelines of the FLUX family from a folder, the hub, or this package."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, FluxPipeline
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from dsd.errors import UserError
+from dsd.files import PACKAGE, resolve
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def to_dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise UserError(f"dtype={name!r} is unknown; choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def to_device(name: str) -> torch.device:
+    """ "auto" is the GPU where there is one. UserError where a named one is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name!r} is no device; choose auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name}: this machine shows {torch.cuda.device_count()} CUDA devices; use device=cpu")
+    return device
+
+
+def load_pipeline(
+    path: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    cls: type[DiffusionPipeline] = DiffusionPipeline,
+    **parts: Any,
+) -> DiffusionPipeline:
+    """A pipeline of safetensors weights on a device; `parts` replace components (None leaves one out)."""
+    where, target = resolve(path), to_device(device)
+    folder = Path(where)
+    if (where.startswith((".", "/", "~")) or path.startswith(PACKAGE) or folder.exists()) and not (
+        folder.expanduser() / "model_index.json"
+    ).is_file():
+        raise UserError(f"model.path={path}: no pipeline folder (model_index.json) there")
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        pipeline = cls.from_pretrained(where, dtype=to_dtype(dtype), use_safetensors=True, **parts)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        first_line = (str(error).strip() or repr(error)).splitlines()[0]
+        raise UserError(f"model.path={path}: cannot be loaded: {first_line}") from error
+    return pipeline.to(target)
+
+
+def load_without_encoders(path: str, dtype: str = "float32") -> FluxPipeline:
+    """A FLUX pipeline of its transformer alone, on the CPU: no VAE, no text encoders."""
+    return load_pipeline(path, dtype, "cpu", FluxPipeline, vae=None, text_encoder=None, text_encoder_2=None)

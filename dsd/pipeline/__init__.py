@@ -1,0 +1,1 @@
+"""Drawing: the pipeline, guidance, offloading, and what is to be drawn."""

@@ -1,0 +1,1 @@
+"""A student or its pairs for others."""

@@ -1,0 +1,1 @@
+"""The frame of a command: settings, identity, shards, manifest, messages."""

@@ -1,0 +1,83 @@
+"""The manifest: a stage writes it last, to say that its folder is complete.
+
+A folder without a manifest is unfinished, and the next stage refuses it.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dsd import __version__
+from dsd.errors import UserError
+from dsd.files import write_json
+
+MANIFEST = "manifest.json"
+COMMANDS = {
+    "data_gen": "dsd-data-gen",
+    "curation": "dsd-curate",
+    "train": "dsd-train",
+    "infer": "dsd-infer",
+    "evaluate": "dsd-evaluate",
+}
+WEIGHTY = ("*.parquet", "*/*.parquet", "*.safetensors")  # what a manifest lists unless told otherwise
+
+
+def command(stage: str) -> str:
+    """The console script of a stage: "data_gen" -> "dsd-data-gen"."""
+    return COMMANDS.get(stage, f"dsd-{stage.replace('_', '-')}")
+
+
+def write_manifest(
+    output_dir: str | Path, stage: str, counts: Mapping[str, int], files: Iterable[Path] | None = None, **extra: Any
+) -> Path:
+    """Write `output_dir`/manifest.json, the last thing a stage does; returns its path.
+
+    `files` lie under `output_dir` and are recorded with their sizes in bytes; by default the Parquet shards
+    and the safetensors at its top. `extra` (JSON values; pass `config_hash=`) stands beside them, and so does
+    `peak_memory_mb`, the most memory that this process has held.
+    """
+    folder = Path(output_dir)
+    listed = sorted(files if files is not None else (f for pattern in WEIGHTY for f in folder.glob(pattern)))
+    sizes = {f.relative_to(folder).as_posix(): f.stat().st_size for f in listed if not f.name.startswith(".")}
+    about = {"dsd_version": __version__, "counts": dict(counts), **extra, "peak_memory_mb": _peak_memory_mb()}
+    write_json(folder / MANIFEST, {"stage": stage, **about, "files": sizes})
+    return folder / MANIFEST
+
+
+def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
+    """The manifest that `stage` left in `input_dir`, its files checked by size.
+
+    UserError where the folder is missing, unfinished, of another stage, or one of its files is missing or cut short.
+    """
+    folder, run = Path(input_dir), f"{command(stage)} output_dir={input_dir}"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; run `{run}` first")
+    if not (folder / MANIFEST).is_file():
+        begun = any(folder.iterdir())
+        raise UserError(f"{folder}: no {MANIFEST}; run `{run}` {'again to finish it' if begun else 'first'}")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found, sizes = manifest["stage"], manifest["files"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / MANIFEST}: not a manifest ({error!r}); delete it and run `{run}` again") from error
+    if found != stage:
+        raise UserError(f"{folder}: made by {command(found)}, but the output of {command(stage)} is wanted here")
+    for name, size in sizes:
+        actual = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if actual != size:
+            what = "is missing" if actual is None else f"has {actual} bytes instead of {size}"
+            raise UserError(f"{folder / name} {what}; delete it and {folder / MANIFEST}, then run `{run}` again")
+    return manifest
+
+
+def is_finished(output_dir: str | Path, stage: str) -> bool:
+    """Whether `stage` has completed in `output_dir`. UserError where its files are no longer whole."""
+    return (Path(output_dir) / MANIFEST).is_file() and bool(read_manifest(output_dir, stage))
+
+
+def _peak_memory_mb() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,241 @@
+"""Records in Parquet shards: the unit of resuming and of dividing work.
+
+A stage that makes `num_items` records of a kind reads
+
+    for shard in pending_shards(output_dir, "grids", len(prompts), rows_per_shard, shard=rank, num_shards=world_size):
+        write_shard(shard, (draw(prompts[i]) for i in range(shard.start, shard.stop)), features(Grid))
+    if not pending_shards(output_dir, "grids", len(prompts), rows_per_shard):
+        write_manifest(...)          # by whoever finishes last
+
+A shard is a range of positions, so which process made it, and after how many interruptions, changes nothing in it. It
+appears under its name only when whole. Images are embedded as PNG, and `output_dir`/grids/ holds nothing but the shards
+grids-00000-of-00008.parquet ..., so that `load_dataset("parquet", data_dir="output_dir/grids")` reads them as they are.
+A record that cannot be made is no reason to stop: yield a `Failure` in its place. Beside a finished shard stands
+`output_dir`/grids-00000-of-00008.stats.json: rows, failures by reason, bytes and seconds.
+"""
+
+import json
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, disable_progress_bars
+from datasets.exceptions import DatasetGenerationError
+from PIL import Image
+
+from dsd.errors import UserError
+from dsd.files import atomic, remove_stale, write_json
+from dsd.pictures import png
+
+disable_progress_bars()  # reading a shard is no long work
+ROWS_PER_GROUP = 64  # held in memory while writing, and what a reader decodes at once
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Positions start..stop-1 of the items, and the file that their records go to."""
+
+    index: int
+    start: int
+    stop: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Stands for a record that could not be made: what identifies it (JSON values), and why."""
+
+    record: Mapping[str, Any]
+    reason: str
+
+
+def pending_shards(
+    output_dir: str | Path, name: str, num_items: int, rows_per_shard: int, shard: int = 0, num_shards: int = 1
+) -> list[Shard]:
+    """The shards of worker `shard` of `num_shards` that are not on disk yet. No items make one empty shard."""
+    folder, total = Path(output_dir) / name, max(1, -(-num_items // rows_per_shard))
+    foreign = [f.name for f, _, n in _shard_files(folder, name) if n != total]
+    if foreign:
+        raise UserError(
+            f"{folder / foreign[0]} divides the work otherwise than now (into {total}); "
+            "use the number of items and rows per shard of the first run, or another output_dir"
+        )
+    every = (
+        Shard(i, i * rows_per_shard, min((i + 1) * rows_per_shard, num_items), folder / _file_name(name, i, total))
+        for i in range(shard, total, num_shards)
+    )
+    return [s for s in every if not s.path.exists()]
+
+
+def write_shard(shard: Shard, rows: Iterable[Any], features: Features, seconds: float = 0) -> int:
+    """Write the rows (mappings or dataclass instances) as they come; returns how many were written.
+
+    A `Failure` among them goes to `output_dir`/<shard>.failures.jsonl, in place before the shard is. No rows are legal.
+    `seconds` have gone into the rows already.
+    """
+    remove_stale(shard.path)
+    failures: list[Failure] = []
+    began = time.monotonic()
+    with atomic(shard.path) as temporary:
+        with pq.ParquetWriter(temporary, features.arrow_schema) as writer:
+            kept, count = _keep(rows, failures), 0
+            while group := list(islice(kept, ROWS_PER_GROUP)):
+                count += _write_group(writer, group, features)
+        seconds += time.monotonic() - began
+        _write_failures(shard.path, [{**f.record, "reason": f.reason} for f in failures])
+        _write_stats(shard.path, temporary, count, Counter(f.reason for f in failures), seconds)
+    return count
+
+
+def write_shard_in_parts(
+    shard: Shard, parts_from: Callable[[int], Iterable[tuple[int, list[Any]]]], features: Features
+) -> None:
+    """Write a shard whose rows are dear. What is done of it is kept in `output_dir`/parts/ until it is whole.
+
+    `parts_from(position)` yields the rows from there on in parts of any length, each with the position after its last.
+    Killed and called again, it goes on after the last whole part. A part is written (PNGs take their time) by a thread
+    of its own while the next is made.
+    """
+    folder = shard.path.parents[1] / "parts" / shard.path.stem
+    parts = sorted((folder / "rows").glob("part-*.parquet"))
+    position = int(parts[-1].stem.split("-")[2]) if parts else shard.start
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        writing: Future[int] | None = None
+        for stop, rows in parts_from(position) if position < shard.stop else ():
+            if writing:
+                writing.result()  # no more than one waits, and what went wrong is said
+            part = Shard(len(parts), position, stop, folder / "rows" / f"part-{position:09d}-{stop:09d}.parquet")
+            parts.append(part.path)
+            position, seconds, began = stop, time.monotonic() - began, time.monotonic()
+            writing = pool.submit(write_shard, part, rows, features, seconds)
+        if writing:
+            writing.result()
+    failures, stats = read_failures(folder, "part"), read_stats(folder, "part")
+    remove_stale(shard.path)
+    with atomic(shard.path) as temporary:
+        with pq.ParquetWriter(temporary, features.arrow_schema) as writer:
+            for path in parts:
+                writer.write_table(pq.read_table(path))
+        _write_failures(shard.path, failures)
+        reasons = Counter(failure["reason"] for failure in failures)
+        _write_stats(shard.path, temporary, stats["rows"], reasons, stats["seconds"])
+    shutil.rmtree(folder)
+
+
+def read_shards(input_dir: str | Path, name: str, columns: list[str] | None = None) -> Dataset:
+    """All rows of all shards, in order of position, memory-mapped. UserError where a shard is missing or damaged."""
+    folder = Path(input_dir) / name
+    found = _shard_files(folder, name)
+    if not found:
+        raise UserError(f"{folder}: no shards {_file_name(name, 0, 1)} or the like here; run the stage that makes them")
+    total = found[0][2]
+    missing = sorted(set(range(total)) - {index for _, index, n in found if n == total})
+    if missing or len(found) > total:
+        problem = (
+            f"{_file_name(name, missing[0], total)} is missing" if missing else "shards of two divisions are mixed"
+        )
+        raise UserError(f"{folder}: {problem}; run the stage that makes it again")
+    paths = [path for path, _, _ in found]
+    try:
+        num_rows = sum(pq.read_metadata(path).num_rows for path in paths)
+        if num_rows == 0:  # `from_parquet` refuses a split without rows
+            schema = pq.read_schema(paths[0])
+            empty = Dataset(schema.empty_table())
+            return empty if columns is None else empty.select_columns(columns)
+        return Dataset.from_parquet([str(path) for path in paths], columns=columns)
+    except (pa.ArrowException, OSError, DatasetGenerationError) as error:
+        raise UserError(_damaged(paths) or f"{folder}: shards {name!r} cannot be read: {error}") from error
+
+
+def read_shard(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one shard without images. UserError where it is damaged."""
+    try:
+        yield from pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(_damaged([path]) or f"{path} cannot be read: {error}") from error
+
+
+def read_failures(input_dir: str | Path, name: str) -> list[dict[str, Any]]:
+    """The failures of all shards, in order of position: each record's values and "reason"."""
+    lines = (
+        f.read_text(encoding="utf-8").splitlines() for f in sorted(Path(input_dir).glob(f"{name}-*.failures.jsonl"))
+    )
+    return [json.loads(line) for file in lines for line in file]
+
+
+def read_stats(input_dir: str | Path, name: str) -> dict[str, Any]:
+    """Rows, bytes and seconds over all shards; seconds are those of all workers together."""
+    files = sorted(Path(input_dir).glob(f"{name}-*.stats.json"))
+    every = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return {key: sum(stats[key] for stats in every) for key in ("rows", "bytes", "seconds")}
+
+
+def _file_name(name: str, index: int, total: int) -> str:
+    return f"{name}-{index:05d}-of-{total:05d}.parquet"
+
+
+def _shard_files(folder: Path, name: str) -> list[tuple[Path, int, int]]:
+    """(path, index, total) of every shard of that name, in order."""
+    pattern = re.compile(re.escape(name) + r"-(\d{5,})-of-(\d{5,})\.parquet")
+    matches = ((f, pattern.fullmatch(f.name)) for f in (folder.iterdir() if folder.is_dir() else ()))
+    return sorted(((f, int(m[1]), int(m[2])) for f, m in matches if m), key=lambda item: item[1:])
+
+
+def _keep(rows: Iterable[Any], failures: list[Failure]) -> Iterator[Mapping[str, Any]]:
+    for row in rows:
+        if isinstance(row, Failure):
+            failures.append(row)
+        else:
+            yield row if isinstance(row, Mapping) else vars(row)
+
+
+def _write_group(writer: pq.ParquetWriter, group: list[Mapping[str, Any]], features: Features) -> int:
+    encoded = [features.encode_example(_embed(row)) for row in group]
+    writer.write_table(pa.Table.from_pylist(encoded, schema=features.arrow_schema))
+    return len(group)
+
+
+def _embed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Images as bytes: `datasets` would store the path alone of one that was opened from a file."""
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, Image.Image):
+            return {"bytes": png(value), "path": None}
+        return [bare(item) for item in value] if isinstance(value, list) else value
+
+    return {key: bare(value) for key, value in row.items()}
+
+
+def _write_failures(path: Path, failures: list[dict[str, Any]]) -> None:
+    beside = path.parents[1] / f"{path.stem}.failures.jsonl"
+    if not failures:
+        return beside.unlink(missing_ok=True)
+    with atomic(beside) as temporary:
+        rows = (json.dumps(failure, ensure_ascii=False) for failure in failures)
+        temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _write_stats(path: Path, written: Path, rows: int, failed: Counter[str], seconds: float) -> None:
+    stats = {"rows": rows, "failed": dict(failed.most_common()), "bytes": written.stat().st_size}
+    write_json(path.parents[1] / f"{path.stem}.stats.json", {**stats, "seconds": round(seconds, 2)})
+
+
+def _damaged(paths: list[Path]) -> str:
+    """Names the first file that does not read, "" when all do."""
+    for path in paths:
+        try:
+            pq.ParquetFile(path).read()
+        except (pa.ArrowException, OSError) as error:
+            first_line = str(error).splitlines()[0]
+            return f"{path} is damaged or half-written ({first_line}); delete it and run the stage that made it again"
+    return ""

@@ -1,0 +1,1 @@
+"""A pair on its way to the loss: source, table, cache, sample."""

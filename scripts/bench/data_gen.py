@@ -1,0 +1,108 @@
+"""Grids a second: the stock pipeline called in a loop, against dsd-data-gen's teacher, in one process and in turns.
+
+python scripts/bench/data_gen.py                                              # the toybox, on this machine
+python scripts/bench/data_gen.py --shape flux_dev --batch_size 4              # random bf16 weights, on a GPU (P5)
+python scripts/bench/data_gen.py --shape flux_dev --batch_size 4 --quantization fp8
+
+Ours is what a shard goes through: text first, batches, PNGs and Parquet written beside the drawing. Theirs makes
+PNGs, too.
+"""
+
+import dsd  # first, as it quietens the libraries
+
+# isort: split
+import argparse
+import json
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from omegaconf import OmegaConf
+
+from dsd.data_gen.grids import draw
+from dsd.data_gen.teachers import PipelineTeacher
+from dsd.files import write_json
+from dsd.flow import generator_at
+from dsd.models import quantize
+from dsd.models.flux_dev import random_flux_dev
+from dsd.models.loading import load_pipeline, to_device
+from dsd.models.speed import Speed
+from dsd.pictures import png
+from dsd.records import Grid, features
+from dsd.runs.command import CONFIG_DIR
+from dsd.runs.shards import Shard, write_shard_in_parts
+from dsd.toybox.prompts import ToyboxPrompts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=["toybox", "flux_dev"], default="toybox")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3, help="of two batches on each side, in turns")
+    parser.add_argument("--quantization", default="none", choices=["none", "fp8", "int8"], help="of ours")
+    parser.add_argument("--attention_backend", help="of ours: diffusers' names, such as _native_cudnn")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", default="outputs/bench/data_gen.json")
+    arguments = parser.parse_args()
+    model, device = OmegaConf.load(f"{CONFIG_DIR}/model/{arguments.shape}.yaml"), to_device(arguments.device)
+    names = ("panel_height", "panel_width", "max_sequence_length", "num_inference_steps", "guidance_scale")
+    settings = {name: model[name] for name in names}
+    pipeline = stock(arguments.shape, device)
+    speed = Speed("bench", True, None, arguments.attention_backend, False, None)
+    # both sides share the weights, unless ours are compiled or quantised
+    own = pipeline if device.type == "cpu" and arguments.quantization == "none" else stock(arguments.shape, device)
+    teacher = PipelineTeacher(
+        own, "", **settings, speed=speed, quantization=getattr(quantize, arguments.quantization), device=str(device)
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    prompt_at, times = ToyboxPrompts("2x2", "same", 0), ([], [])
+    folder = tempfile.mkdtemp(prefix="dsd-bench-")
+    for batch in range(arguments.repeats + 1):  # the first warms up
+        num = 2 * arguments.batch_size
+        prompts = [prompt_at(batch * num + row) for row in range(num)]
+        began = time.perf_counter()
+        for prompt in prompts:
+            (image,) = pipeline(
+                prompt=prompt.prompt, generator=generator_at(prompt.index), height=2 * model.panel_height,
+                width=2 * model.panel_width, **teacher.settings, max_sequence_length=model.max_sequence_length,
+            ).images  # fmt: skip
+            png(image)
+        middle = time.perf_counter()
+        shard = Shard(0, prompts[0].index, prompts[-1].index + 1, Path(folder) / "grids" / f"grids-{batch}.parquet")
+        write_shard_in_parts(
+            shard,
+            lambda start, stop=shard.stop: draw(range(start, stop), prompt_at, teacher, 0, arguments.batch_size, ""),
+            features(Grid),
+        )
+        if batch:
+            times[0].append(middle - began)
+            times[1].append(time.perf_counter() - middle)
+    shutil.rmtree(folder)
+    ratios = [a / b for a, b in zip(*times, strict=True)]
+    rate = [2 * arguments.batch_size / statistics.median(side) for side in times]
+    report = {
+        "dsd": dsd.__version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
+        "shape": arguments.shape, "batch_size": arguments.batch_size,
+        "quantization": arguments.quantization, "stock_grids_a_second": rate[0],
+        "ours_grids_a_second": rate[1], "ratio": statistics.median(ratios), "ratio_low": min(ratios),
+        "ratio_high": max(ratios),
+    }  # fmt: skip
+    write_json(arguments.output, report)
+    print(json.dumps(report, indent=2))
+
+
+def stock(shape: str, device: torch.device) -> DiffusionPipeline:
+    """As a user loads it."""
+    if shape == "flux_dev":
+        return random_flux_dev(torch.bfloat16, device)
+    return load_pipeline("pkg://dsd.toybox/weights/teacher", device=str(device))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""What this pipeline saves against a plain port of the released schedule, both in one process, on the same weights.
+
+    python scripts/bench/inference.py                                # the toybox, on this machine
+    python scripts/bench/inference.py --shape flux_dev --compile     # FLUX.1-dev's shape, random bf16 weights, on a GPU
+
+The port does what the released code does: LoRA beside the weights, nothing compiled, three forwards of batch 1 for a
+guided step, the empty prompt encoded for every picture. Prints a table and writes it, with the machine, to --output.
+"""
+
+import dsd  # first, as it quietens the libraries
+
+# isort: split
+import argparse
+import copy
+import platform
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
+from peft import LoraConfig
+from PIL import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from dsd.files import write_json
+from dsd.models.adapter import ATTENTION, NAME
+from dsd.models.canvas import canvas_tokens, img_ids
+from dsd.models.conditional import join, split
+from dsd.models.flops import matmul_flops
+from dsd.models.flux_dev import random_flux_dev
+from dsd.models.loading import load_pipeline, to_device
+from dsd.models.speed import Speed
+from dsd.pipeline.guidance import Conditions, Network
+from dsd.pipeline.pipeline import DSDPipeline
+
+CASES = {"one pass": (1.0, 1.0), "dual guidance, equal scales": (2.0, 2.0), "dual guidance": (1.5, 3.0)}
+PROMPT = "a red round critter with a hat, big, in the middle, beach, sunset"
+FREE_STEPS = 2  # no_cfg_until_timestep
+
+
+@torch.no_grad()
+def plain_port(
+    pipeline: DSDPipeline, prompt: str, image: Image.Image, size: int, steps: int, image_scale: float,
+    text_scale: float, seed: int, length: int,
+) -> Tensor:  # fmt: skip
+    """The released loop: final packed latents. The formula's three passes, one after another, in every guided step."""
+    device, dtype = pipeline._execution_device, pipeline.transformer.dtype
+    embeds, pooled, txt_ids = pipeline.encode_prompt(prompt, prompt_2=None, max_sequence_length=length, device=device)
+    empty, empty_pooled, _ = pipeline.encode_prompt("", prompt_2=None, max_sequence_length=length, device=device)
+    condition = pipeline.encode_references(image, 1, size, size, "crop").to(dtype)
+    rows, columns = canvas_tokens(pipeline.vae_scale_factor, size, size)
+    channels = pipeline.transformer.config.out_channels
+    latents, _ = pipeline.prepare_latents(
+        1, channels // 4, size, 2 * size, torch.float32, device, torch.Generator("cpu").manual_seed(seed)
+    )
+    latents, config = latents.to(dtype), pipeline.scheduler.config
+    mu = calculate_shift(
+        rows * columns, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+    )
+    timesteps, _ = retrieve_timesteps(
+        pipeline.scheduler, device=device, sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu
+    )
+
+    def velocity(timestep: Tensor, condition: Tensor, embeds: Tensor, pooled: Tensor) -> Tensor:
+        return pipeline.transformer(
+            hidden_states=torch.cat([latents, condition], dim=-1), timestep=timestep.expand(1).to(dtype) / 1000,
+            guidance=torch.tensor([3.5], device=device), pooled_projections=pooled, encoder_hidden_states=embeds,
+            txt_ids=txt_ids, img_ids=img_ids(rows, columns, device, dtype), return_dict=False,
+        )[0]  # fmt: skip
+
+    for step, timestep in enumerate(timesteps):
+        both = velocity(timestep, condition, embeds, pooled)
+        if step >= FREE_STEPS and (image_scale, text_scale) != (1, 1):
+            image_only = velocity(timestep, condition, empty, empty_pooled)
+            nothing = velocity(timestep, torch.zeros_like(condition), empty, empty_pooled)
+            both = nothing + image_scale * (image_only - nothing) + text_scale * (both - image_only)
+        latents = pipeline.scheduler.step(both, timestep, latents, return_dict=False)[0]
+    return latents
+
+
+def students(shape: str, device: torch.device, rank: int) -> tuple[DSDPipeline, DSDPipeline]:
+    """The same random student twice: LoRA beside the weights, and merged."""
+    if shape == "toybox":
+        base: FluxPipeline = load_pipeline("pkg://dsd.toybox/weights/teacher", device=str(device), cls=FluxPipeline)
+    else:
+        base = random_flux_dev(torch.bfloat16, device)
+    torch.manual_seed(0)
+    split(base.transformer)
+    for parameter in base.transformer.x_embedder.c_embedder.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    transformer = join(base.transformer)
+    pattern = rf"(single_)?transformer_blocks\.\d+\..*({'|'.join(ATTENTION)})"
+    transformer.add_adapter(
+        LoraConfig(r=rank, lora_alpha=rank, target_modules=pattern, init_lora_weights=False), adapter_name=NAME
+    )
+    transformer.requires_grad_(False)
+    port, ours = DSDPipeline(**base.components), DSDPipeline(**base.components)
+    ours.transformer = copy.deepcopy(transformer)
+    ours.transformer.fuse_lora(adapter_names=[NAME])
+    ours.transformer.unload_lora()
+    for pipeline in (port, ours):
+        pipeline.set_progress_bar_config(disable=True)
+    return port, ours
+
+
+@contextmanager
+def counted(pipeline: DSDPipeline) -> Iterator[Counter[str]]:
+    """How often the transformer and T5 are called, and how many rows the transformer sees."""
+    counts: Counter[str] = Counter()
+
+    def transformer_called(_: Any, arguments: Any, named: dict[str, Tensor]) -> None:
+        counts["forwards"] += 1
+        counts["rows"] += len(named["hidden_states"])
+
+    hooks = [
+        pipeline.transformer.register_forward_pre_hook(transformer_called, with_kwargs=True),
+        pipeline.text_encoder_2.register_forward_pre_hook(lambda *_: counts.update(text=1)),
+    ]
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def seconds(draw: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    draw()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+@torch.no_grad()
+def per_forward(port: DSDPipeline, ours: DSDPipeline, size: int, length: int) -> tuple[float, float]:
+    """Relative L2 between the velocities of both at one input, and FLOP of the merged one's forward."""
+    device, dtype = ours._execution_device, ours.transformer.dtype
+    rows, columns = canvas_tokens(ours.vae_scale_factor, size, size)
+    generator = torch.Generator("cpu").manual_seed(1)
+    channels, config = ours.transformer.config.out_channels, ours.transformer.config
+    noisy, condition, embeds, pooled = (
+        torch.randn(shape, generator=generator).to(device, dtype)
+        for shape in (
+            (1, rows * columns, channels), (1, rows * columns, channels), (1, length, config.joint_attention_dim),
+            (1, config.pooled_projection_dim),
+        )
+    )  # fmt: skip
+    ids, text_ids = img_ids(rows, columns, device, dtype), torch.zeros(length, 3, device=device, dtype=dtype)
+    sigmas = torch.tensor([0.5], device=device)
+    known = ours._precomputed().at(torch.cat([text_ids, ids]))
+    conditions = Conditions(condition, embeds, pooled)
+    expected = Network(port.transformer, ids, text_ids, 3.5, sigmas).under(conditions)(noisy, 0).float()
+    with known:
+        got = Network(ours.transformer, ids, text_ids, 3.5, sigmas, known).under(conditions)(noisy, 0).float()
+    with FlopCounterMode(display=False) as counter:
+        Network(ours.transformer, ids, text_ids, 3.5, sigmas).under(conditions)(noisy, 0)
+    return float((got - expected).norm() / expected.norm()), float(counter.get_total_flops())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=["toybox", "flux_dev"], default="toybox")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--size", type=int, help="pixels of a panel; default 64 for the toybox, 512 for FLUX")
+    parser.add_argument("--steps", type=int, default=28)
+    parser.add_argument("--repeats", type=int, default=3, help="pictures of a case on each side, taken in turns")
+    parser.add_argument("--rank", type=int, help="of the LoRA; default 16 for the toybox, 128 for FLUX, as released")
+    parser.add_argument("--compile", action="store_true", help="our side with compiled blocks")
+    parser.add_argument("--attention_backend", help="our side with this backend of diffusers, such as _native_cudnn")
+    parser.add_argument("--output", default="outputs/bench/inference.json")
+    arguments = parser.parse_args()
+    device, small = to_device(arguments.device), arguments.shape == "toybox"
+    size, length = arguments.size or (64 if small else 512), 56 if small else 512
+    port, ours = students(arguments.shape, device, arguments.rank or (16 if small else 128))
+    difference, flops = per_forward(port, ours, size, length)
+    Speed("bench", True, arguments.compile, arguments.attention_backend, True, None)(ours, device)
+    ours.precompute = True
+    image = Image.effect_mandelbrot((size, size), (-3, -2.5, 2, 2.5), 100).convert("RGB")
+    peak = matmul_flops(device) if device.type == "cuda" else None
+    rows = []
+    for name, (image_scale, text_scale) in CASES.items():
+        common = (size, arguments.steps, image_scale, text_scale)
+
+        def draw_port(seed: int, common: tuple = common) -> Tensor:
+            return plain_port(port, PROMPT, image, *common, seed=seed, length=length)
+
+        def draw_ours(seed: int, common: tuple = common) -> Tensor:
+            return ours(
+                PROMPT, image, height=size, num_inference_steps=common[1], image_guidance_scale=common[2],
+                text_guidance_scale=common[3], generator=torch.Generator("cpu").manual_seed(seed),
+                max_sequence_length=length, output_type="latent",
+            ).images  # fmt: skip
+
+        final = [draw(0).float() for draw in (draw_port, draw_ours)]  # warms up, compiles, and keeps the empty prompt
+        counts, times = [], ([], [])
+        for pipeline, draw in ((port, draw_port), (ours, draw_ours)):
+            with counted(pipeline) as count:
+                draw(0)
+            counts.append(count)
+        for seed in range(arguments.repeats):
+            for side, draw in enumerate((draw_port, draw_ours)):
+                times[side].append(seconds(lambda draw=draw, seed=seed: draw(seed), device))
+        ratios = [a / b for a, b in zip(*times, strict=True)]
+        median = statistics.median(times[1])
+        rows.append(
+            {
+                "case": name, "s_image": image_scale, "s_text": text_scale,
+                "port": dict(counts[0]) | {"seconds": statistics.median(times[0])},
+                "ours": dict(counts[1]) | {"seconds": median},
+                "ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios),
+                "final_latents_relative_l2": float((final[0] - final[1]).norm() / final[0].norm()),
+                "mfu": counts[1]["rows"] * flops / median / peak if peak else None,
+            }
+        )  # fmt: skip
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    report = {
+        "dsd": dsd.__version__, "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "diffusers": diffusers.__version__, "shape": arguments.shape, "size": size, "steps": arguments.steps,
+        "compile": arguments.compile, "attention_backend": arguments.attention_backend,
+        "per_forward_relative_l2": difference, "forward_gflop": flops / 1e9, "matmul_tflops": peak and peak / 1e12,
+        "cases": rows,
+    }  # fmt: skip
+    write_json(arguments.output, report)
+    show(report)
+    print(f"\n{arguments.output}: {len(rows)} cases, {arguments.repeats} pictures each and side")
+
+
+def show(report: dict[str, Any]) -> None:
+    settings = ", ".join(f"{key} {report[key]}" for key in ("machine", "threads", "torch", "shape", "size", "steps"))
+    print(f"{settings}; one forward: {report['forward_gflop']:.1f} GFLOP, ", end="")
+    print(f"relative L2 {report['per_forward_relative_l2']:.1e}\n")
+    print("| case | forwards (rows) | text encoder | seconds a picture | ratio | MFU |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in report["cases"]:
+        sides = [row["port"], row["ours"]]
+        forwards = " / ".join(f"{side['forwards']} ({side['rows']})" for side in sides)
+        text = " / ".join(str(side.get("text", 0)) for side in sides)
+        took = " / ".join(f"{side['seconds']:.3g}" for side in sides)
+        spread = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+        mfu = f"{row['mfu']:.2f}" if row["mfu"] else "-"
+        print(f"| {row['case']} | {forwards} | {text} | {took} | {spread} | {mfu} |")
+
+
+if __name__ == "__main__":
+    main()
