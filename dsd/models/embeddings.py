@@ -3,7 +3,7 @@
 A similarity below says another subject; one very near 1 says a copy of the picture, which teaches copying (SynCD).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import open_clip
@@ -25,9 +25,16 @@ class Features(Protocol):
         """(B, D), unit length."""
         ...
 
+    @property
+    def text(self) -> Callable[[Sequence[str]], Tensor] | None:
+        """Embeds texts as (B, D), unit length; None where the model reads no text."""
+        ...
+
 
 class TransformersFeatures:
     """A vision model of transformers, such as DINOv2: its class token."""
+
+    text = None
 
     def __init__(self, name: str, path: str, device: str = "auto") -> None:
         self.name, self.device = name, to_device(device)

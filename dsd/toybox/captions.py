@@ -116,6 +116,15 @@ def describe_all(
     return " ".join(["a", *who, "critter", *(["with", ", ".join(kept)] if kept else []), *where])
 
 
+# Words that a prompt may hold although they name no value.
+PLAIN_WORDS = {
+    *NOUNS,
+    *re.findall(
+        r"\w+", "a an the this that same show put place draw it its is stands sits with and at on in by of to now"
+    ),
+}
+
+
 def _finder(name: str) -> dict[str, re.Pattern[str]]:
     """For every value, what finds any of its wordings."""
     either = {value: "|".join(map(re.escape, filter(None, wordings))) for value, wordings in WORDINGS[name].items()}
@@ -137,3 +146,12 @@ def read(text: str) -> dict[str, str]:
         if value is not None:
             found[name] = value
     return found
+
+
+def foreign_words(text: str) -> list[str]:
+    """The words of a caption that this world does not know, in order: "a red robot" -> ["robot"]."""
+    left = text.lower()
+    for finder in FINDERS.values():
+        for pattern in finder.values():
+            left = pattern.sub(" ", left)
+    return [word for word in re.findall(r"[^\W_]+(?:[-'][^\W_]+)*", left) if word not in PLAIN_WORDS]
