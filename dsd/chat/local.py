@@ -22,7 +22,9 @@ class Local:
                 model, dtype=to_dtype(dtype), use_safetensors=True
             ).to(to_device(device))
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"vlm.chat.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+            raise UserError(
+                f"vlm.chat.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from error
 
     def ask(self, question: Question) -> Reply:
         """Answer one question."""

@@ -51,7 +51,7 @@ class OpenAI:
         content += [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in question.images]
         form: Any = self.openai.omit
         if question.answer is not None:
-            schema = {"name": question.answer.__name__, "schema": question.answer.model_json_schema()}
-            form = {"type": "json_schema", "json_schema": schema}
+            schema = question.answer.model_json_schema()
+            form = {"type": "json_schema", "json_schema": {"name": schema["title"], "schema": schema}}
         messages: Any = [{"role": "user", "content": content}]
         return self.client.chat.completions.create(model=self.model, messages=messages, response_format=form)

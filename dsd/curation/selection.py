@@ -67,7 +67,11 @@ class Selection:
         wanted = getattr(self.exclude, "judge", None)
         if self.exclude is None or (isinstance(wanted, type) and issubclass(judge, wanted)):
             return
-        reads = f"reads verdicts of {wanted.__name__}" if isinstance(wanted, type) else "does not say whose verdicts it reads"
+        reads = (
+            f"reads verdicts of {wanted.__name__}"
+            if isinstance(wanted, type)
+            else "does not say whose verdicts it reads"
+        )
         raise UserError(
             f"selection.exclude: {type(self.exclude).__name__} {reads}, but the judge is {judge.__name__}; "
             "choose selection.exclude=null"

@@ -65,7 +65,9 @@ class CurationSettings(ShardSettings):
     batch_size: int = setting("grids judged at once", least=1, changes_results=False)
     panels: Panels = setting("where a grid is cut: exact (equal parts) or seams (between the seams that it has)")
     features: Any = setting("embedding that gives every pair a similarity", None, group=True)
-    prefilter: PrefilterSettings = setting("bounds on free scores; pairs outside are not judged", factory=PrefilterSettings)
+    prefilter: PrefilterSettings = setting(
+        "bounds on free scores; pairs outside are not judged", factory=PrefilterSettings
+    )
     judge: Any = setting(
         "what judges pairs", ignored=("service.cache", "service.limits", "verdicts_dir"), group=True
     )  # fmt: skip
@@ -73,7 +75,9 @@ class CurationSettings(ShardSettings):
     vlm: Any = setting("vision-language model for judge=vlm", None, ignored=("cache", "limits"), group=True)
     model: ModelSettings = setting("base model; vlm=local takes its dtype", group=True)
     cache_dir: str = setting("folder of the vision-language model's answers", changes_results=False)
-    selection: SelectionSettings = setting("which judged pairs are kept; defaults come with judge=", factory=SelectionSettings)
+    selection: SelectionSettings = setting(
+        "which judged pairs are kept; defaults come with judge=", factory=SelectionSettings
+    )
     max_references: int = setting("above 1: sets/ also holds targets with up to so many references", least=1)
 
     @staticmethod

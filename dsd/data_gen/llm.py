@@ -15,7 +15,7 @@ from dsd.records import Prompt, layout_shape
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
 
 
-class Subject(BaseModel):
+class Subject(BaseModel):  # name and docstring are part of what the model reads and of the cache's keys
     """The filter's answer."""
 
     has_subject: bool  # one whose identity other pictures could keep
@@ -23,10 +23,9 @@ class Subject(BaseModel):
 
 
 class LlmPrompts:
-    """Prompts written from captions. Position i has k captions of its own, from number i * k on; the first that the
-    filter accepts is used.
+    """Prompts written from captions. Position i tries its own k captions, from number i * k on, until the filter accepts.
 
-    So a prompt depends on its position alone, whichever process asks for it, and answered questions are not asked again.
+    So a prompt depends on its position alone, whichever process asks for it, and no answered question is asked again.
     """
 
     def __init__(

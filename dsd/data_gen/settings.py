@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dsd.models.settings import ModelConfig
+from dsd.models.settings import ModelSettings
 from dsd.runs.settings import ShardSettings, setting
 
 
@@ -24,7 +24,7 @@ class DataGenSettings(ShardSettings):
     )
     shard_mb: int = setting("about how large a shard is, in MB of PNGs", least=1, changes_results=False)
     batch_size: int = setting("grids drawn at once; a grid does not depend on it", least=1, changes_results=False)
-    model: ModelConfig = setting("the teacher's pipeline and the size of a panel", group=True)
+    model: ModelSettings = setting("the teacher's pipeline and the size of a panel", group=True)
     speed: Any = setting("how fast the transformer runs", ignored=("compile",), group=True)
     quantization: Any = setting("fewer bits for the weights", group=True)
     prompts: Any = setting("where prompts come from", ignored=("service.cache", "service.limits"), group=True)

@@ -8,7 +8,7 @@ model knows them.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import open_clip
@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from dsd.curation.judge import Verdict
+from dsd.curation.judge import Judgement
 from dsd.files import resolve
 from dsd.models.loading import to_device
-from dsd.records import Verdict as VerdictRow
+from dsd.records import Verdict
 from dsd.toybox import captions, code
 from dsd.toybox.draw import render
 from dsd.toybox.fit import fit
@@ -148,6 +148,8 @@ def spoken(name: str) -> list[str]:
 class ToyboxJudge:
     """`dsd.curation.judge.Judge` on the tiny CLIP."""
 
+    scores: ClassVar[Sequence[str]] = ("similarity", "confidence", "agreement")
+
     def __init__(self, path: str = "pkg://dsd.toybox/weights/judge", device: str = "auto") -> None:
         from transformers import CLIPTokenizer
 
@@ -175,13 +177,13 @@ class ToyboxJudge:
         scale = self.clip.logit_scale.exp()
         return {name: (scale * features @ words.T).softmax(-1) for name, words in self.words.items()}
 
-    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Verdict]:
+    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Judgement]:
         if not references:
             return []
         left, right = self.features(references), self.features(targets)
         similarity = (left * right).sum(-1).tolist()
         left_readings, right_readings = self.readings(left), self.readings(right)
-        verdicts = []
+        judgements = []
         for row in range(len(references)):
             here = {name: left_readings[name][row] for name in SUBJECT}
             there = {name: right_readings[name][row] for name in SUBJECT}
@@ -190,8 +192,8 @@ class ToyboxJudge:
             differing = [f"{n.replace('_', ' ')} {first[n]} and {second[n]}" for n in SUBJECT if first[n] != second[n]]
             agreement = float(np.prod([float(here[n] @ there[n]) for n in SUBJECT]))
             confidence = min(float(p.max()) for p in (*here.values(), *there.values()))
-            verdicts.append(
-                Verdict(
+            judgements.append(
+                Judgement(
                     common_subject=f"a {first['colour']} {first['body']} critter",
                     reference_description=describe(first),
                     target_description=describe(second),
@@ -200,7 +202,7 @@ class ToyboxJudge:
                     scores={"similarity": similarity[row], "confidence": confidence, "agreement": agreement},
                 )
             )
-        return verdicts
+        return judgements
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         if not images:
@@ -248,13 +250,22 @@ def parse_description(text: str) -> dict[str, str]:
     }
 
 
-def shows_held_out_subject(verdict: VerdictRow) -> bool:
+def shows_held_out_subject(verdict: Verdict) -> bool:
     """Whether either panel seems to show a subject of the evaluation: such pairs are not learnt from."""
     if not verdict.first_description:
         return False
     read = [parse_description(text) for text in (verdict.first_description, verdict.second_description)]
     rows = np.array([[SUBJECT[name].index(r[name]) for name in SUBJECT] for r in read])
     return bool(held_out(subject_numbers(rows)).any())
+
+
+class HeldOutSubjects:
+    """Excludes pairs of evaluation subjects: `selection.exclude` for the verdicts of `ToyboxJudge`."""
+
+    judge = ToyboxJudge
+
+    def __call__(self, verdict: Verdict) -> bool:
+        return shows_held_out_subject(verdict)
 
 
 @torch.inference_mode()
