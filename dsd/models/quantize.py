@@ -1,12 +1,13 @@
-"""Weights in fewer bits, by torchao, bitsandbytes or gguf: configs/quantization/*.yaml.
+"""Store weights in fewer bits, by torchao, bitsandbytes or gguf.
 
-Each is a function `(pipeline, device)`, called with every LoRA fused. Only the matrices of repeated blocks change:
-embedders, norms and the last layer are small and sensitive.
+Call it after every LoRA is fused. Only the matrices of repeated blocks change: embedders, norms and the last layer are
+small and sensitive.
 """
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import BitsAndBytesConfig, DiffusionPipeline, GGUFQuantizationConfig
@@ -18,8 +19,16 @@ GGUF_KINDS = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")  # what the package gguf q
 FP8_CAPABILITY = (8, 9)  # of the first NVIDIA GPUs with fp8 matmuls
 
 
-def none(pipeline: DiffusionPipeline, device: torch.device) -> None:
-    """The weights as they are."""
+def quantize(
+    pipeline: Any, device: torch.device, kind: str, parts: Sequence[str] = ("transformer",), gguf_kind: str = "Q8_0"
+) -> None:
+    """Quantise a pipeline in place; `kind` is a member of `dsd.models.settings.Quantization`."""
+    if kind == "nf4":
+        nf4(pipeline, device)
+    elif kind == "gguf":
+        gguf(pipeline, device, gguf_kind)
+    elif kind != "none":
+        {"int8": int8, "fp8": fp8, "fp8_weights": fp8_weights}[kind](pipeline, device, parts)
 
 
 def int8(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] = ("transformer",)) -> None:
@@ -73,7 +82,7 @@ def write_gguf(module: nn.Module, file: Path, kind: str = "Q8_0") -> None:
     except ImportError as error:
         raise UserError("quantization=gguf needs the package gguf: pip install gguf") from error
     if kind not in GGUF_KINDS:
-        raise UserError(f"quantization.kind={kind!r} cannot be written; choose one of {', '.join(GGUF_KINDS)}")
+        raise UserError(f"gguf_kind={kind!r} cannot be written; choose one of {', '.join(GGUF_KINDS)}")
     coarse, exact = GGMLQuantizationType[kind], GGMLQuantizationType.F32
     writer = GGUFWriter(file, "flux")
     blocks = {f"{name}.weight" for name, child in module.named_modules() if in_blocks(child, name)}
@@ -103,7 +112,7 @@ def _torchao(
     settings = getattr(quantization, config)(**{name: getattr(quantization, kind)() for name, kind in options.items()})
     for part in parts:
         if not isinstance(module := pipeline.components.get(part), nn.Module):
-            raise UserError(f"quantization.parts: {part} is no part of the pipeline; its parts: {_modules(pipeline)}")
+            raise UserError(f"quantized_parts: {part} is no part of the pipeline; its parts: {_modules(pipeline)}")
         quantization.quantize_(module, settings, filter_fn=in_blocks, device=device)
 
 
