@@ -32,12 +32,12 @@ def quantize(
 
 
 def int8(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] = ("transformer",)) -> None:
-    """Weights in 8-bit integers, a scale a row (torchao); matmuls in the module's own dtype."""
+    """Store weights as 8-bit integers with a scale a row (torchao); matmuls keep the module's dtype."""
     _torchao(pipeline, device, parts, "Int8WeightOnlyConfig")
 
 
 def fp8(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] = ("transformer",)) -> None:
-    """Row-wise fp8 weights and activations where the GPU multiplies fp8, elsewhere the weights alone (torchao)."""
+    """Use row-wise fp8 weights and activations where the GPU multiplies fp8, elsewhere fp8 weights alone (torchao)."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY:
         _torchao(pipeline, device, parts, "Float8DynamicActivationFloat8WeightConfig", granularity="PerRow")
     else:
@@ -45,12 +45,12 @@ def fp8(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] 
 
 
 def fp8_weights(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] = ("transformer",)) -> None:
-    """fp8 weights alone (torchao); matmuls in the module's own dtype, through which gradients pass."""
+    """Store weights in fp8 (torchao); matmuls keep the module's dtype, and gradients pass through."""
     _torchao(pipeline, device, parts, "Float8WeightOnlyConfig")
 
 
 def nf4(pipeline: DiffusionPipeline, device: torch.device) -> None:
-    """The transformer in 4-bit normal floats (bitsandbytes, as in QLoRA), by way of a temporary folder."""
+    """Store the transformer in 4-bit normal floats (bitsandbytes, as in QLoRA), through a temporary folder."""
     transformer = pipeline.transformer
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=transformer.dtype)
     with tempfile.TemporaryDirectory(prefix="dsd-merged-") as folder:
@@ -61,7 +61,7 @@ def nf4(pipeline: DiffusionPipeline, device: torch.device) -> None:
 
 
 def gguf(pipeline: DiffusionPipeline, device: torch.device, kind: str = "Q8_0") -> None:
-    """The transformer in llama.cpp's blocks of 32 weights with a scale each; `kind` is one of `GGUF_KINDS`."""
+    """Store the transformer in llama.cpp's blocks of 32 weights with a scale each; `kind` is one of `GGUF_KINDS`."""
     transformer = pipeline.transformer
     with tempfile.TemporaryDirectory(prefix="dsd-merged-") as folder:
         file = Path(folder) / "transformer.gguf"
@@ -76,7 +76,7 @@ def gguf(pipeline: DiffusionPipeline, device: torch.device, kind: str = "Q8_0") 
 
 
 def write_gguf(module: nn.Module, file: Path, kind: str = "Q8_0") -> None:
-    """The module's weights as a GGUF file with diffusers' names."""
+    """Write a module's weights as a GGUF file with diffusers' names."""
     try:
         from gguf import GGMLQuantizationType, GGUFWriter, quants
     except ImportError as error:
@@ -97,14 +97,14 @@ def write_gguf(module: nn.Module, file: Path, kind: str = "Q8_0") -> None:
 
 
 def in_blocks(module: nn.Module, name: str) -> bool:
-    """Whether it is a matrix of FLUX's or T5's repeated blocks."""
+    """Tell whether a module is a matrix of FLUX's or T5's repeated blocks."""
     return isinstance(module, nn.Linear) and ("transformer_blocks." in name or ".block." in name)
 
 
 def _torchao(
     pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str], config: str, **options: str
 ) -> None:
-    """In place, matrix by matrix, so that the device never holds a whole part in full precision."""
+    """Quantise in place, matrix by matrix, so that the device never holds a whole part in full precision."""
     try:
         from torchao import quantization
     except ImportError as error:

@@ -1,10 +1,11 @@
 """Write and read records in Parquet shards, the unit of resuming and of dividing work.
 
-A stage makes its shards through `dsd.runs.run.Run.make_shards`. A shard is a range of positions, so which process made it, and after how many interruptions, changes nothing in it. It
-appears under its name only when whole. Images are embedded as PNG, and `output_dir`/grids/ holds nothing but the shards
-grids-00000-of-00008.parquet ..., so that `load_dataset("parquet", data_dir="output_dir/grids")` reads them as they are.
-A record that cannot be made does not stop a stage: yield a `Failure` in its place. Beside each finished shard,
-`output_dir`/grids-00000-of-00008.stats.json holds its rows, failures by reason, bytes and seconds.
+A stage makes its shards through `dsd.runs.run.Run.make_shards`. A shard is a range of positions, so which process made
+it, and after how many interruptions, changes nothing in it. It gets its name only when it is whole. Images are embedded
+as PNG, and `output_dir`/grids/ holds nothing but the shards grids-00000-of-00008.parquet ..., so that
+`load_dataset("parquet", data_dir="output_dir/grids")` reads them. A record that cannot be made does not stop a stage:
+yield a `Failure` in its place. Beside each finished shard, `output_dir`/grids-00000-of-00008.stats.json holds its rows,
+failures by reason, bytes and seconds.
 """
 
 import json
@@ -71,7 +72,7 @@ def pending_shards(
 def write_shard(shard: Shard, rows: Iterable[Any], features: Features, seconds: float = 0) -> int:
     """Write rows (mappings or dataclass instances) as they come; return how many were written.
 
-    A `Failure` among them goes to `output_dir`/<shard>.failures.jsonl, which is written before the shard gets its name.
+    A `Failure` among them goes to `output_dir`/<shard>.failures.jsonl, written before the shard gets its name.
     `seconds` is the time that making the rows has taken so far.
     """
     remove_stale(shard.path)
@@ -125,7 +126,7 @@ def write_shard_in_parts(
 
 
 def read_shards(input_dir: str | Path, name: str, columns: list[str] | None = None) -> Dataset:
-    """Read all rows of all shards, in order of position, memory-mapped. UserError where a shard is missing or damaged."""
+    """Read all rows, memory-mapped and in order of position. UserError where a shard is missing or damaged."""
     folder = Path(input_dir) / name
     found = _shard_files(folder, name)
     if not found:
