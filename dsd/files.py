@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in filter(Path.is_file, (temporary, *temporary.rglob("*"))):
+            file.chmod(0o666 & ~_umask())  # safetensors writes files that nobody else can read
             _sync(file)
         os.replace(temporary, path)
         _sync(path.parent)
@@ -53,6 +55,13 @@ def resolve(path: str) -> str:
         return path
     package, _, inner = path.removeprefix(PACKAGE).partition("/")
     return str(files(package) / inner)
+
+
+@cache
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _sync(path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_model_of_transformers_answers(tmp_path) -> None:
     assert first
     assert chat.ask(Question("What is it?", [PICTURE.resize((60, 60))])).text == first
     assert chat.ask(Question("Hello")).text
-    with pytest.raises(UserError, match=r"vlm\.model=.*none: cannot be loaded"):
+    with pytest.raises(UserError, match=r"vlm\.chat\.model=.*none: cannot be loaded"):
         Local(str(Path(tmp_path) / "none"), dtype="float32", device="cpu")
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen2_5_vl"
 
