@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from dsd.errors import UserError
 from dsd.inputs import read_jsonl, read_text, regular_file
-from dsd.models.canvas import to_rgb
+from dsd.pictures import to_rgb
 from dsd.runs.identity import fingerprint
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
