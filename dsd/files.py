@@ -43,6 +43,12 @@ def remove_stale(path: Path) -> None:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
+def remove_all_stale(folder: Path) -> None:
+    """Remove the temporary files that killed writers left in a folder. Only for its sole writer."""
+    for leftover in folder.glob(".tmp-????????-*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic(path) as temporary:

@@ -51,7 +51,7 @@ class Job:
     def picture(self) -> Image.Image:
         """Read the reference. UserError where it cannot be read."""
         if isinstance(self.reference, Image.Image):
-            return self.reference
+            return to_rgb(self.reference)
         return read_picture(self.reference, f"reference of {self.name}")
 
 
