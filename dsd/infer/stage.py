@@ -13,7 +13,7 @@ from dsd.infer.draw import Enhance, draw_shard
 from dsd.infer.enhance import Enhancer
 from dsd.infer.methods import Method, Parts
 from dsd.infer.output import overview, save_pictures
-from dsd.models.adapter import read_adapter
+from dsd.models.adapter_file import read_adapter
 from dsd.models.loading import to_device
 from dsd.models.quantize import quantize
 from dsd.pictures import picture_format, save_picture
