@@ -4,26 +4,17 @@
 """
 
 from dataclasses import dataclass
-from typing import get_type_hints
+from typing import TYPE_CHECKING, get_type_hints
 
-from datasets import Features, List, Value
-from datasets import Image as ImageFeature
 from PIL import Image
 
 from dsd.errors import UserError
 
+if TYPE_CHECKING:
+    from datasets import Features
+
 LAYOUTS = {"1x1": (1, 1), "1x2": (1, 2), "2x1": (2, 1), "2x2": (2, 2), "1x4": (1, 4)}
 RELATIONS = ("same", "different", "relight")
-_FEATURE = {
-    int: Value("int64"),
-    float: Value("float64"),
-    str: Value("string"),
-    bool: Value("bool"),
-    list[str]: List(Value("string")),
-    list[int]: List(Value("int64")),
-    Image.Image: ImageFeature(),
-    list[Image.Image]: List(ImageFeature()),
-}
 
 
 @dataclass(frozen=True)
@@ -129,9 +120,22 @@ class Result:
     config_hash: str  # of the infer run
 
 
-def features(record: type) -> Features:
-    """The columns of a record class and their types."""
-    return Features({name: _FEATURE[kind] for name, kind in get_type_hints(record).items()})
+def features(record: type) -> "Features":
+    """Give the columns of a record class and their types."""
+    from datasets import Features, List, Value
+    from datasets import Image as ImageFeature
+
+    column = {
+        int: Value("int64"),
+        float: Value("float64"),
+        str: Value("string"),
+        bool: Value("bool"),
+        list[str]: List(Value("string")),
+        list[int]: List(Value("int64")),
+        Image.Image: ImageFeature(),
+        list[Image.Image]: List(ImageFeature()),
+    }
+    return Features({name: column[kind] for name, kind in get_type_hints(record).items()})
 
 
 def layout_shape(layout: str) -> tuple[int, int]:

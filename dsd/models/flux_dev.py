@@ -1,9 +1,9 @@
-"""FLUX.1-dev's shape with random weights: what speed and memory depend on, where the weights are not at hand.
+"""Make FLUX.1-dev's shape with random weights, to measure speed and memory where the weights are not at hand.
 
 The figures are those of the published config.json files (black-forest-labs/FLUX.1-dev).
 """
 
-from importlib.resources import files
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
@@ -24,22 +24,26 @@ SCHEDULER = {"shift": 3.0, "use_dynamic_shifting": True, "base_image_seq_len": 2
              "base_shift": 0.5, "max_shift": 1.15}  # fmt: skip
 
 
-def random_flux_dev(dtype: torch.dtype, device: torch.device | str = "cpu", text: bool = True) -> FluxPipeline:
-    """All of FLUX.1-dev's pipeline, 17 billion parameters, drawn where they will be; `text=False` leaves T5 out."""
-    toybox = files("dsd.toybox") / "weights" / "teacher"  # tokenizers need no weights
+def random_flux_dev(
+    dtype: torch.dtype, device: torch.device | str = "cpu", tokenizers: str | Path | None = None
+) -> FluxPipeline:
+    """Draw all of FLUX.1-dev's pipeline, 17 billion parameters, on the device.
+
+    `tokenizers` is a folder with `tokenizer/` and `tokenizer_2/`, of any FLUX; None leaves the text encoders out.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
             transformer = FluxTransformer2DModel(**TRANSFORMER)
             vae = AutoencoderKL(**VAE)
-            clip = CLIPTextModel(CLIPTextConfig(**CLIP)) if text else None
-            t5 = T5EncoderModel(T5Config(**T5)) if text else None
+            clip = CLIPTextModel(CLIPTextConfig(**CLIP)) if tokenizers else None
+            t5 = T5EncoderModel(T5Config(**T5)) if tokenizers else None
     finally:
         torch.set_default_dtype(before)
     for part in filter(None, (transformer, vae, clip, t5)):
         part.requires_grad_(False).eval()
-    tokenizers = (AutoTokenizer.from_pretrained(str(toybox / name)) for name in ("tokenizer", "tokenizer_2"))
-    tokenizer, tokenizer_2 = tokenizers if text else (None, None)
+    folders = [Path(tokenizers, name) if tokenizers else None for name in ("tokenizer", "tokenizer_2")]
+    names = [AutoTokenizer.from_pretrained(folder) if folder else None for folder in folders]
     scheduler = FlowMatchEulerDiscreteScheduler(**SCHEDULER)
-    return FluxPipeline(scheduler, vae, clip, tokenizer, t5, tokenizer_2, transformer)
+    return FluxPipeline(scheduler, vae, clip, names[0], t5, names[1], transformer)

@@ -1,5 +1,6 @@
 """Loading pipelines of the FLUX family from a folder, the hub, or this package."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ def to_dtype(name: str) -> torch.dtype:
 
 
 def to_device(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one. UserError where a named one is not there."""
+    """Read the name of a device; "auto" is this rank's GPU or, without one, the CPU. UserError if it is absent."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        rank = int(os.environ.get("LOCAL_RANK", 0))
+        return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:

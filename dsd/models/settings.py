@@ -1,19 +1,31 @@
-"""The part of every stage's config that says which model and at which size: `configs/model/*.yaml`."""
+"""The settings of every stage that say which base model is used and at which size: `configs/model/*.yaml`."""
 
 from dataclasses import dataclass
+from enum import Enum
 
-from omegaconf import MISSING
+from dsd.runs.settings import setting
+
+
+class Quantization(Enum):
+    """Fewer bits a weight, see `dsd.models.quantize`."""
+
+    none = "none"
+    int8 = "int8"
+    fp8 = "fp8"
+    fp8_weights = "fp8_weights"
+    nf4 = "nf4"
+    gguf = "gguf"
 
 
 @dataclass
-class ModelConfig:
-    """A FLUX-like pipeline and how it is used. The tiny default and FLUX.1-dev differ in these values only."""
+class ModelSettings:
+    """A pipeline and how it is used. The tiny default and FLUX.1-dev differ in these values only."""
 
-    name: str = MISSING
-    path: str = MISSING  # pipeline folder, hub id, or pkg://package/folder
-    dtype: str = MISSING  # of the weights: float32, bfloat16, float16
-    panel_height: int = MISSING  # pixels
-    panel_width: int = MISSING
-    max_sequence_length: int = MISSING  # T5 tokens
-    num_inference_steps: int = MISSING
-    guidance_scale: float = MISSING  # distilled guidance
+    name: str = setting("name of the base model")
+    path: str = setting("pipeline folder, hub id, or pkg://package/folder")
+    dtype: str = setting("of the weights: float32, bfloat16 or float16")
+    panel_height: int = setting("of a panel, in pixels", least=16)
+    panel_width: int = setting("of a panel, in pixels", least=16)
+    max_sequence_length: int = setting("text tokens that the model reads", least=1)
+    num_inference_steps: int = setting("sampling steps", least=1)
+    guidance_scale: float = setting("distilled guidance")

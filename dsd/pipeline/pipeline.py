@@ -24,11 +24,12 @@ from torch import Tensor
 from dsd.errors import UserError
 from dsd.files import resolve
 from dsd.models import adapter as adapters
-from dsd.models.canvas import canvas_tokens, condition_canvas, img_ids, to_pixels
+from dsd.models.canvas import Canvas, condition_canvas, decode, to_pixels
 from dsd.models.conditional import is_conditional, load_transformer
 from dsd.models.flux_dev import SCHEDULER
 from dsd.models.loading import load_pipeline, to_device, to_dtype
-from dsd.pipeline.guidance import Conditions, Network, Scales, guided
+from dsd.models.student import CanvasStudent, Conditions
+from dsd.pipeline.guidance import Passes, Scales, guided
 from dsd.pipeline.precompute import Precomputed
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,17 @@ class DSDPipelineOutput(BaseOutput):
 
     images: list[Image.Image] | np.ndarray | Tensor
     references: list[Image.Image] | np.ndarray | Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the sampling loop begins with."""
+
+    latents: Tensor  # (B, L, C) noise
+    full: Conditions  # reference and text
+    no_text: Conditions | None  # reference and negative prompt, where guidance needs it
+    canvas: Canvas
+    timesteps: Tensor  # (S,)
 
 
 class DSDPipeline(FluxPipeline):
@@ -132,28 +144,52 @@ class DSDPipeline(FluxPipeline):
         packed canvas.
         """
         height, width = height or self.panel_size, width or height or self.panel_size
-        rows, columns = canvas_tokens(self.vae_scale_factor, height, width)
-        if not is_conditional(self.transformer):
-            raise UserError("this pipeline's transformer takes no reference; load an adapter (DSDPipeline.from_base)")
-        for name, value in (
-            ("guidance_scale", guidance_scale),
-            ("image_guidance_scale", image_guidance_scale),
-            ("text_guidance_scale", text_guidance_scale),
-        ):
-            if not math.isfinite(value):
-                raise UserError(f"{name}={value}: a finite number is needed")
-        if num_inference_steps < 1:
-            raise UserError(f"num_inference_steps={num_inference_steps}: at least 1 is needed")
-        device, dtype = self._execution_device, self.transformer.dtype
         scales = Scales(image_guidance_scale, text_guidance_scale, norm_balanced)
+        self.refuse_impossible(guidance_scale, scales, num_inference_steps)
+        prepared = self.prepare(
+            prompt, image, height, width, num_inference_steps, scales, negative_prompt, num_images_per_prompt,
+            generator, latents, prompt_embeds, pooled_prompt_embeds, max_sequence_length, fit,
+        )  # fmt: skip
+        batched = self.guidance_batching if guidance_batching is None else guidance_batching
 
+        def after_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
+            if callback_on_step_end is None:
+                return latents
+            known = {"latents": latents, "prompt_embeds": prepared.full.prompt_embeds}
+            known = {name: known[name] for name in callback_on_step_end_tensor_inputs}
+            return (callback_on_step_end(self, step, timestep, known) or {}).get("latents", latents)
+
+        canvas = self.denoise(prepared, guidance_scale, scales, no_cfg_until_timestep, batched, after_step)
+        drawn = self.decode(canvas, prepared.canvas, output_type, return_reference)
+        self.maybe_free_model_hooks()
+        if return_dict:
+            return drawn
+        return (drawn.images,) if output_type == "latent" else (drawn.images, drawn.references)
+
+    def prepare(
+        self,
+        prompt: str | list[str] | None,
+        image: Image.Image | Sequence[Image.Image] | Tensor | None,
+        height: int,
+        width: int,
+        num_inference_steps: int,
+        scales: Scales,
+        negative_prompt: str,
+        num_images_per_prompt: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: Tensor | None,
+        prompt_embeds: Tensor | None,
+        pooled_prompt_embeds: Tensor | None,
+        max_sequence_length: int,
+        fit: str,
+    ) -> Prepared:
+        """Encode texts and references, draw the noise and set the schedule."""
+        device, dtype, canvas = self._execution_device, self.transformer.dtype, self.student.canvas(height, width)
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        given = prompts if prompts is not None else prompt_embeds
-        if given is None:
+        if prompts is None and prompt_embeds is None:
             raise UserError("give prompt=, or prompt_embeds= with pooled_prompt_embeds=")
-        num_prompts = len(given)
         self.announce_truncation(prompts or [], max_sequence_length)
-        prompt_embeds, pooled_prompt_embeds, txt_ids = self.encode_prompt(
+        prompt_embeds, pooled_prompt_embeds, _ = self.encode_prompt(
             prompt=prompts,
             prompt_2=None,
             prompt_embeds=prompt_embeds,
@@ -162,52 +198,85 @@ class DSDPipeline(FluxPipeline):
             max_sequence_length=max_sequence_length,
             device=device,
         )
-        num = num_prompts * num_images_per_prompt
-        tokens, channels = rows * columns, self.transformer.config.out_channels
-        cond_latents = self.encode_references(image, num_prompts, height, width, fit)
+        num, channels = len(prompt_embeds), self.transformer.config.out_channels
+        cond_latents = self.encode_references(image, num // num_images_per_prompt, height, width, fit)
         if cond_latents is None:
-            cond_latents = torch.zeros(num_prompts, tokens, channels, device=device, dtype=dtype)
+            cond_latents = torch.zeros(num // num_images_per_prompt, canvas.num_tokens, channels)
         cond_latents = cond_latents.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
-        full = Conditions(cond_latents, prompt_embeds.to(dtype), pooled_prompt_embeds.to(dtype))
         no_text = None
         if scales.needs_no_text:
             embeds, pooled = self.encode_negative(negative_prompt, prompt_embeds.shape[1])
             no_text = Conditions(cond_latents, embeds.to(dtype).expand(num, -1, -1), pooled.to(dtype).expand(num, -1))
-
         if latents is None:
-            pixels = (height, 2 * width)
-            latents, _ = self.prepare_latents(num, channels // 4, *pixels, torch.float32, device, generator)
-        latents = latents.to(device, dtype)
-        timesteps = self.schedule(num_inference_steps, tokens)
-        ids = img_ids(rows, columns, device, dtype, self.positions)
+            latents, _ = self.prepare_latents(num, channels // 4, height, 2 * width, torch.float32, device, generator)
+        return Prepared(
+            latents.to(device, dtype),
+            Conditions(cond_latents, prompt_embeds.to(dtype), pooled_prompt_embeds.to(dtype)),
+            no_text,
+            canvas,
+            self.schedule(num_inference_steps, canvas.num_tokens),
+        )
+
+    def denoise(
+        self,
+        prepared: Prepared,
+        guidance_scale: float,
+        scales: Scales,
+        num_plain: int,
+        batched: bool,
+        after_step: Callable[[int, Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Follow the velocity from noise to a clean canvas (B, L, C); the first `num_plain` steps are not guided."""
+        timesteps, latents = prepared.timesteps, prepared.latents
         sigmas = timesteps / self.scheduler.config.num_train_timesteps
-        first = min(max(no_cfg_until_timestep, 0), len(timesteps))
-        precomputed = self._precomputed() if self.precompute else None
-        network = Network(self.transformer, ids, txt_ids, guidance_scale, sigmas, precomputed)
-        batched = self.guidance_batching if guidance_batching is None else guidance_batching
+        first = min(max(num_plain, 0), len(timesteps))
+        precomputed = self.precomputed() if self.precompute else None
+        passes = Passes(self.student, prepared.canvas, guidance_scale, sigmas, precomputed)
         with (
-            precomputed.at(torch.cat([txt_ids, ids])) if precomputed else nullcontext(),
+            precomputed.at(self.all_ids(prepared)) if precomputed else nullcontext(),
             self.progress_bar(total=len(timesteps)) as bar,
         ):
-            plain = guided(network, full, None, Scales(), steps=range(first))
-            steered = guided(network, full, no_text, scales, batched, steps=range(first, len(timesteps)))
+            plain = guided(passes, prepared.full, None, Scales(), steps=range(first))
+            steered = guided(passes, prepared.full, prepared.no_text, scales, batched, range(first, len(timesteps)))
             for step, timestep in enumerate(timesteps):
                 velocity = (plain if step < first else steered)(latents, step)
                 latents = self.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-                if callback_on_step_end is not None:
-                    known = {"latents": latents, "prompt_embeds": prompt_embeds}
-                    known = {name: known[name] for name in callback_on_step_end_tensor_inputs}
-                    latents = (callback_on_step_end(self, step, timestep, known) or {}).get("latents", latents)
+                latents = after_step(step, timestep, latents)
                 bar.update()
+        return latents
 
+    def decode(self, latents: Tensor, canvas: Canvas, output_type: str, return_reference: bool) -> DSDPipelineOutput:
+        """Decode a canvas (B, L, C) and cut it: the output is the right panel, the redrawn reference the left one."""
         if output_type == "latent":
-            self.maybe_free_model_hooks()
-            return DSDPipelineOutput(latents) if return_dict else (latents,)
-        left, right = self.decode_canvas(latents, height, width).chunk(2, dim=-1)
+            return DSDPipelineOutput(latents)
+        left, right = decode(self.vae, latents, canvas.rows).chunk(2, dim=-1)
         images = self.image_processor.postprocess(right, output_type=output_type)
         references = self.image_processor.postprocess(left, output_type=output_type) if return_reference else None
-        self.maybe_free_model_hooks()
-        return DSDPipelineOutput(images, references) if return_dict else (images, references)
+        return DSDPipelineOutput(images, references)
+
+    @property
+    def student(self) -> CanvasStudent:
+        """The transformer as guidance and sampler know it."""
+        return CanvasStudent(self.transformer, self.transformer.dtype, self.positions, self.vae_scale_factor)
+
+    def refuse_impossible(self, guidance_scale: float, scales: Scales, num_inference_steps: int) -> None:
+        """Raise UserError where the transformer takes no reference, or where a number cannot work."""
+        if not is_conditional(self.transformer):
+            raise UserError("this pipeline's transformer takes no reference; load an adapter (DSDPipeline.from_base)")
+        for name, value in (
+            ("guidance_scale", guidance_scale),
+            ("image_guidance_scale", scales.image),
+            ("text_guidance_scale", scales.text),
+        ):
+            if not math.isfinite(value):
+                raise UserError(f"{name}={value}: a finite number is needed")
+        if num_inference_steps < 1:
+            raise UserError(f"num_inference_steps={num_inference_steps}: at least 1 is needed")
+
+    def all_ids(self, prepared: Prepared) -> Tensor:
+        """Give the position ids of text and canvas, (T + L, 3)."""
+        ids = prepared.canvas.ids(self.positions, prepared.latents.device, prepared.latents.dtype)
+        return torch.cat([ids.new_zeros(prepared.full.prompt_embeds.shape[1], 3), ids])
 
     def schedule(self, num_inference_steps: int, tokens: int) -> Tensor:
         """Timesteps (S,) of the scheduler's own kind, shifted by the canvas's number of tokens where it shifts so."""
@@ -223,8 +292,7 @@ class DSDPipeline(FluxPipeline):
 
     def encode_negative(self, negative_prompt: str, length: int) -> tuple[Tensor, Tensor]:
         """Embeddings (1, length, D) and (1, P) of the negative prompt, kept for the pictures to come."""
-        kept = self.__dict__.setdefault("_negative", {})
-        key = (negative_prompt, length)
+        kept, key = self.kept_negatives, (negative_prompt, length)
         adapted = hasattr(self.text_encoder, "peft_config")  # a LoRA may change what the encoder says
         if key not in kept or adapted:
             embeds, pooled, _ = self.encode_prompt(
@@ -232,6 +300,11 @@ class DSDPipeline(FluxPipeline):
             )
             kept[key] = embeds, pooled
         return kept[key]
+
+    @property
+    def kept_negatives(self) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
+        """Embeddings of negative prompts by prompt and length, for the pictures to come."""
+        return self.__dict__.setdefault("_negatives", {})
 
     def announce_truncation(self, prompts: Sequence[str], max_sequence_length: int) -> None:
         """Warn of every prompt of which the model reads the beginning only."""
@@ -245,7 +318,8 @@ class DSDPipeline(FluxPipeline):
                     prompt[:40], num, max_sequence_length,
                 )  # fmt: skip
 
-    def _precomputed(self) -> Precomputed:
+    def precomputed(self) -> Precomputed:
+        """Give the stand-ins for what no step changes, the same objects as long as the transformer stays."""
         kept = self.__dict__.get("_kept_precomputed")
         if kept is None or kept.transformer is not self.transformer:
             kept = self.__dict__["_kept_precomputed"] = Precomputed(self.transformer)
@@ -263,9 +337,3 @@ class DSDPipeline(FluxPipeline):
         if len(image) not in (1, num):
             raise UserError(f"{len(image)} images for {num} prompts: give one image, or as many as prompts")
         return condition_canvas(self.vae, image.to(self._execution_device)).expand(num, -1, -1)
-
-    def decode_canvas(self, latents: Tensor, height: int, width: int) -> Tensor:
-        """Packed (B, L, C) -> pixels (B, 3, height, 2 x width) in about [-1, 1]."""
-        latents = self._unpack_latents(latents, height, 2 * width, self.vae_scale_factor)
-        latents = latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
-        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]

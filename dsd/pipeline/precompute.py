@@ -1,4 +1,4 @@
-"""What no step changes, computed before the first one: exact, as the transformer's own modules compute it.
+"""Compute before the first step what no step changes: exact, by the transformer's own modules.
 
 FLUX's modulations (AdaLN) are a quarter of its weights and see one vector a sample: time, guidance and pooled text.
 All of that is known when a picture begins, so one matmul serves all steps. Position embeddings and the projected text
@@ -18,7 +18,7 @@ MODULATED = (AdaLayerNormZero, AdaLayerNormZeroSingle, AdaLayerNormContinuous)
 
 
 class Known(nn.Module):
-    """Returns what was computed before. Its value changes in place, so that compiled code stays valid."""
+    """Return a value that was computed before."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Precomputed:
         self.kept: tuple[Any, ...] = ()
 
     def at(self, ids: Tensor) -> Self:
-        """For text and image tokens at these positions, (T + L, 3)."""
+        """Set the positions of text and image tokens, (T + L, 3)."""
         self.rope.value = self.transformer.pos_embed(ids)
         return self
 
@@ -62,16 +62,14 @@ class Precomputed:
         self.rope.value, self.kept = None, ()
 
     def text(self, prompt_embeds: Tensor) -> Tensor:
-        """(B, T, text width) -> (B, T, D)."""
+        """Project the text: (B, T, text width) -> (B, T, D)."""
         return self.kept[1](prompt_embeds)
 
-    def modulations(
-        self, sigmas: Tensor, steps: range, guidance: Tensor | None, pooled: Tensor
-    ) -> Callable[[int], None]:
-        """For sigmas (S, B) at `steps`: a function that puts a step's modulations where the blocks read them."""
+    def modulations(self, sigmas: Tensor, steps: range, guidance_scale: float, pooled: Tensor) -> Callable[[int], None]:
+        """For sigmas (S, B) at `steps`, make a function that puts a step's modulations where the blocks read them."""
         inputs = [sigmas[steps.start : steps.stop].flatten() * 1000]  # as the transformer's forward scales them
-        if guidance is not None:
-            inputs.append(guidance.to(sigmas.dtype).repeat(len(steps)) * 1000)
+        if self.transformer.config.guidance_embeds:
+            inputs.append(torch.full_like(inputs[0], guidance_scale) * 1000)
         embedded = self.transformer.time_text_embed(*inputs, pooled.repeat(len(steps), 1))
         tables = [
             linear(norm.silu(embedded)).unflatten(0, (len(steps), -1))

@@ -25,8 +25,8 @@ COMMANDS = {
 WEIGHTY = ("*.parquet", "*/*.parquet", "*.safetensors")  # what a manifest lists unless told otherwise
 
 
-def command(stage: str) -> str:
-    """The console script of a stage: "data_gen" -> "dsd-data-gen"."""
+def command_name(stage: str) -> str:
+    """Name the console script of a stage: "data_gen" -> "dsd-data-gen"."""
     return COMMANDS.get(stage, f"dsd-{stage.replace('_', '-')}")
 
 
@@ -52,7 +52,7 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
 
     UserError where the folder is missing, unfinished, of another stage, or one of its files is missing or cut short.
     """
-    folder, run = Path(input_dir), f"{command(stage)} output_dir={input_dir}"
+    folder, run = Path(input_dir), f"{command_name(stage)} output_dir={input_dir}"
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; run `{run}` first")
     if not (folder / MANIFEST).is_file():
@@ -64,7 +64,9 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / MANIFEST}: not a manifest ({error!r}); delete it and run `{run}` again") from error
     if found != stage:
-        raise UserError(f"{folder}: made by {command(found)}, but the output of {command(stage)} is wanted here")
+        raise UserError(
+            f"{folder}: made by {command_name(found)}, but the output of {command_name(stage)} is wanted here"
+        )
     for name, size in sizes:
         actual = (folder / name).stat().st_size if (folder / name).is_file() else None
         if actual != size:

@@ -1,7 +1,7 @@
-"""Exceptions that are the user's to mend, each said in one line: bad configs, full disks, closed folders."""
+"""Explain an exception to the user in one line: bad configs, full disks, folders without permission."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,17 +11,17 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from dsd.errors import UserError
 
-# a wrong key in a group with a `_target_` shows up only when its class is called
+# A wrong key in a group with a `_target_` shows only when its class is called.
 _BAD_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|Error (locating|loading) ")
 
-# by message: the writers of Arrow, torch and safetensors keep no error number
+# By message: Arrow, torch and safetensors do not keep the error number.
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
 
-def explain(error: BaseException, output_dir: str = "") -> str | None:
-    """What is wrong and the remedy, in one line; None where `error` is nobody's fault but ours.
+def explain(error: BaseException, output_dir: str = "", experiments: Sequence[str] = ()) -> str | None:
+    """Say what is wrong and the remedy, in one line; None where `error` is a bug of ours.
 
-    `output_dir` is named when a full disk's error does not say where.
+    `output_dir` is named when a full disk's error does not say where. `experiments` are those of the stage.
     """
     for cause in _chain(error):
         if isinstance(cause, UserError):
@@ -34,7 +34,7 @@ def explain(error: BaseException, output_dir: str = "") -> str | None:
     if isinstance(error, InstantiationException):
         return _flat(error) if _BAD_CALL.search(str(error)) else None
     if isinstance(error, MissingConfigException):
-        return _missing_choice(str(error))
+        return _missing_choice(str(error), experiments)
     if isinstance(error, OverrideParseException) or str(error).startswith("Ambiguous value for argument"):
         return _unparsed(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -43,7 +43,7 @@ def explain(error: BaseException, output_dir: str = "") -> str | None:
 
 
 def did_you_mean(name: str, known: Any) -> str:
-    """ " (did you mean seed?)", or "" where nothing in `known` is like `name`."""
+    """Suggest names like `name`: " (did you mean seed?)", or "" where none is near."""
     near = get_close_matches(name, [str(k) for k in known], n=3)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
@@ -60,9 +60,12 @@ def _flat(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _missing_choice(message: str) -> str:
-    """In 'train': Could not find 'model/lage' | Available options in 'model':\\n\\tlarge\\n\\tsmall."""
+def _missing_choice(message: str, experiments: Sequence[str]) -> str:
+    """Read Hydra's: In 'train': Could not find 'model/lage' | Available options in 'model':\\n\\tlarge\\n\\tsmall."""
     message = message.split("Config search path:")[0].split("Search path:")[0]
+    if experiment := re.search(r"Could not find 'experiment/(.+?)'", message):
+        near = did_you_mean(experiment[1], experiments)
+        return f"experiment={experiment[1]}: no such experiment{near}; choose one of {', '.join(experiments) or 'none'}"
     match = re.search(r"Could not find '(.+)/(.+?)'", message)
     if match is None:
         return " ".join(message.split())

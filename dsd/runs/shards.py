@@ -28,7 +28,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, disable_progress_bars
+from datasets import Dataset, Features
 from datasets.exceptions import DatasetGenerationError
 from PIL import Image
 
@@ -36,7 +36,6 @@ from dsd.errors import UserError
 from dsd.files import atomic, remove_stale, write_json
 from dsd.pictures import png
 
-disable_progress_bars()  # reading a shard is no long work
 ROWS_PER_GROUP = 64  # held in memory while writing, and what a reader decodes at once
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dsd.runs.command import leaves
+from dsd.runs.settings import leaves
 
 _PANELS = 9
 

@@ -1,119 +1,20 @@
-"""What a --multirun leaves: a table of what its jobs differ in and what came of it, and their pictures side by side.
+"""Leave an overview of a --multirun when its last job is done."""
 
-Of a sweep of trainings the picture is a plot of the results, and the loss curves are side by side in loss.png.
-"""
-
-import csv
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
-from PIL import Image
-
-from dsd.files import atomic
-from dsd.pictures import axes_sheet, contact_sheet
-from dsd.runs.command import leaves
-from dsd.runs.manifest import MANIFEST
-from dsd.runs.sweep_plot import measured, plot
-
-OVERVIEW = "overview.csv"
+from omegaconf import DictConfig
 
 
 class Overview(Callback):
-    """Writes overview.csv and overview.png into `hydra.sweep.dir` when the last job is done, and prints the table.
+    """Write overview.csv and overview.png into `hydra.sweep.dir` and print the table.
 
-    Named in configs/house.yaml.
+    configs/hydra_settings.yaml names it. Hydra makes it for every command, so it imports what it needs only at the end.
     """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Jobs that were given an output_dir of their own are not in the table."""
-        jobs = [f.parent for f in Path(config.hydra.sweep.dir).glob(f"*/{MANIFEST}") if f.parent.name.isdigit()]
-        if not jobs:
-            return
-        jobs.sort(key=lambda job: int(job.name))
-        folder, table = Path(config.hydra.sweep.dir), compare(jobs)
-        with atomic(folder / OVERVIEW) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(table)
-        settings, results = varied(jobs), [measured(m) for m in map(_manifest, jobs) if m["stage"] == "train"]
-        plotted = len(results) == len(jobs) and any(results) and bool(settings[0])
-        if plotted:
-            with atomic(folder / "overview.png") as temporary:
-                plot(settings, results).savefig(temporary, dpi=100)
-        pictures = [(job, picture) for job in jobs if (picture := job / _look(job)).is_file()]
-        if pictures:
-            sheet = side_by_side([Image.open(p) for _, p in pictures], varied([job for job, _ in pictures]))
-            with atomic(folder / (_look(jobs[0]) if plotted else "overview.png")) as temporary:
-                sheet.save(temporary, "PNG")
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for row in table:
-            print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
-        print(
-            f"{len(jobs)} jobs: {folder / OVERVIEW}"
-            + (f"; look at {folder / 'overview.png'}" if plotted or pictures else "")
-        )
+        """Compare the jobs that lie in the sweep's folder; those with an output_dir of their own are left out."""
+        from dsd.runs.sweep_table import write_overview
 
-
-def compare(jobs: Sequence[Path]) -> list[list[str]]:
-    """A header and a row a job: its folder's name, the config's keys that differ, every number of its manifest."""
-    settings = varied(jobs)
-    results = [_numbers(_manifest(job)) for job in jobs]
-    keys, names = list(settings[0]), list(dict.fromkeys(name for r in results for name in r))
-    rows = [
-        [job.name, *s.values(), *(f"{r[n]:.6g}" if n in r else "" for n in names)]
-        for job, s, r in zip(jobs, settings, results, strict=True)
-    ]
-    return [["job", *keys, *names], *rows]
-
-
-def side_by_side(pictures: Sequence[Image.Image], settings: Sequence[dict[str, str]]) -> Image.Image:
-    """On labelled axes where one or two keys were swept, otherwise each with what is special about it below."""
-    keys = list(settings[0])
-    values = [list(dict.fromkeys(s[key] for s in settings)) for key in keys]
-    names = [key.split(".")[-1] for key in keys]
-    if len(keys) == 2 and len(pictures) == len(values[0]) * len(values[1]):
-        cells = {(s[keys[0]], s[keys[1]]): p for p, s in zip(pictures, settings, strict=True)}
-        return axes_sheet(cells, (names[0], values[0]), (names[1], values[1]))
-    if len(keys) == 1 and len(pictures) == len(values[0]):
-        return axes_sheet(
-            {("", s[keys[0]]): p for p, s in zip(pictures, settings, strict=True)}, ("", [""]), (names[0], values[0])
-        )
-    return contact_sheet(pictures, list(map(_label, settings)), max(1, round(len(pictures) ** 0.5)))
-
-
-def _look(job: Path) -> str:
-    """The picture that a stage says to look at."""
-    return _manifest(job).get("look", "overview.png")
-
-
-def _manifest(job: Path) -> dict[str, Any]:
-    return json.loads((job / MANIFEST).read_text(encoding="utf-8"))
-
-
-def varied(jobs: Sequence[Path]) -> list[dict[str, str]]:
-    """Of each job, the keys of its config that are not the same in all, in one order ("" where a job has none).
-
-    A key that only repeats another one of the same name (`method.settings.x: ${settings.x}`) is left out.
-    """
-    settings = [leaves(OmegaConf.to_container(OmegaConf.load(job / "config.yaml"))) for job in jobs]
-    keys = dict.fromkeys(key for s in settings for key in s if key != "output_dir")
-    values = {key: tuple(str(s.get(key, "")) for s in settings) for key in keys}
-    differing: dict[tuple[str, ...], str] = {}
-    for key in sorted((k for k in values if len(set(values[k])) > 1), key=lambda k: k.count(".")):
-        differing.setdefault((key.split(".")[-1], *values[key]), key)
-    return [{key: values[key][job] for key in keys if key in differing.values()} for job in range(len(jobs))]
-
-
-def _label(settings: dict[str, str]) -> str:
-    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in settings.items())
-
-
-def _numbers(manifest: dict[str, Any]) -> dict[str, float]:
-    """Counts by their own names, other numbers by their dotted keys; without files' sizes and the process's memory."""
-    counts = manifest.pop("counts", {})
-    for name in ("files", "peak_memory_mb"):
-        manifest.pop(name, None)
-    found = {**leaves(counts), **leaves(manifest)}
-    return {k: v for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        write_overview(Path(config.hydra.sweep.dir))
