@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from dsd.metrics.measure import Drawing, GridScores, Scale, Scores, SelfCheck
+from dsd.metrics.measure import Drawing, GridScale, GridScores, Scale, Scores, SelfCheck
 from dsd.toybox import captions
 from dsd.toybox.world import CONTEXT, NAMED, SUBJECT, UNNAMED
 
@@ -62,6 +62,22 @@ SCALE = Scale(
     parts=tuple(UNNAMED),
     products={"CPxPF": ("CP", "PF")},
     chance=chance(),
+    titles={"CP": "CP, concept preservation", "PF": "PF, prompt following"},
+)
+GRID_SCALE = GridScale(
+    panel_names=("PF", "named"),
+    pair_names=("agreement", "agreement_named"),
+    pair_parts=tuple(SUBJECT),
+    chance={
+        "agreement": round(prod(guesses(UNNAMED).values()), 6),
+        **{name: round(value, 4) for name, value in guesses(UNNAMED).items()},
+    },
+    titles={
+        "PF": "PF of a panel",
+        "named": "named attributes of a panel",
+        "agreement": "panel pairs that agree on every unnamed attribute",
+        "agreement_named": "panel pairs that agree on every named attribute",
+    },
 )
 
 
@@ -118,13 +134,7 @@ class ToyboxGrids:
     unnamed attribute (agreement), on every named one (agreement_named), on each attribute of the subject.
     """
 
-    panel_names = ("PF", "named")
-    pair_names = ("agreement", "agreement_named")
-    pair_parts = tuple(SUBJECT)
-    chance: Mapping[str, float] = {
-        "agreement": round(prod(guesses(UNNAMED).values()), 6),
-        **{name: round(value, 4) for name, value in guesses(UNNAMED).items()},
-    }
+    scale = GRID_SCALE
 
     def __init__(self, recogniser: Recogniser) -> None:
         self.recogniser = recogniser
