@@ -79,7 +79,7 @@ def infer_run(folder: Path, method: str, num: int = 12, seed: int = 0, truth: st
 
 
 def grids_run(folder: Path, num: int = 8, odd: int = 2) -> Path:
-    """What dsd-data-gen leaves: 2x2 sheets of one subject; in the first `odd` of them the last panel shows another."""
+    """What dsd-data-gen leaves: 2x2 grids of one subject; in the first `odd` of them the last panel shows another."""
     rng = np.random.default_rng(3)
     sheets = sample_sheets(rng, num, "2x2", "same")
     subjects = sheets.subjects.copy()

@@ -43,7 +43,7 @@ class EvaluateSettings(OutputSettings):
     seed: int = setting("seed of the intervals' resampling", 0, least=0, most=2**63 - 1)
     num_resamples: int = setting("resamples of each interval", MISSING, least=100)
     batch_size: int = setting("pictures that are measured at once", MISSING, least=1, changes_results=False)
-    measure: Any = setting("what measures the pictures, one or several: measure=[toybox,similarity]", group=True)
+    measure: Any = setting("what measures the pictures; several are measure=[toybox,similarity]", group=True)
 
     @staticmethod
     def check(cfg: DictConfig) -> None:
@@ -55,5 +55,5 @@ class EvaluateSettings(OutputSettings):
             )
         if cfg.baseline is not None and cfg.baseline not in arms:
             raise UserError(f"baseline={cfg.baseline}: not an arm of results; choose one of {', '.join(arms)}")
-        if not cfg.measure:
+        if not any(cfg.measure.values()):
             raise UserError("measure: nothing to measure by; choose from configs/measure/, such as measure=toybox")

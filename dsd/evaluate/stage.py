@@ -31,7 +31,7 @@ def run(cfg: DictConfig) -> None:
     began = begin_evaluation(cfg, inputs)
     if began is None:
         return
-    measures: Measures = {name: instantiate(measure) for name, measure in cfg.measure.items()}
+    measures: Measures = {name: instantiate(measure) for name, measure in cfg.measure.items() if measure}
     check_measures(measures, inputs.results)
     scored = score_results(inputs.results, measures, cfg.batch_size)
     if not same_jobs(scored.values()):
