@@ -7,8 +7,7 @@ The file's metadata says what it was made for: base model, rank, alpha, geometry
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from dsd.files import atomic
 from dsd.models.conditional import SplitEmbedder, set_joint_embedder, split
 
 ADAPTER = "adapter.safetensors"
-NAME = "dsd"  # of the LoRA within peft, when it is not fused
+NAME = "dsd"  # the LoRA's name within peft, when it is not fused
 # What the released LoRA holds; in single blocks only to_q, to_k, to_v exist.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 ALL_LINEAR = (*ATTENTION, "net.0.proj", "net.2", "proj_mlp", "proj_out")
@@ -44,10 +43,10 @@ def build_student(
     seed: int = 0,
     init: str | Path | None = None,
 ) -> FluxTransformer2DModel:
-    """Turn a base transformer into the trainable student, in place: base frozen, LoRA added, condition embedder open.
+    """Make a base transformer trainable as a student, in place: base frozen, LoRA added, condition embedder trained.
 
-    At step 0 it computes what the base does: LoRA's B and the condition embedder begin at zero. Rank 0 is no LoRA: all
-    of the transformer is trained. With `init`, an adapter, that is merged first, and the LoRA alone is trained over it.
+    At step 0 it computes what the base computes: LoRA's B and the condition embedder begin at zero. Rank 0 means no
+    LoRA: the whole transformer is trained. `init` is an adapter that is merged first; then the LoRA alone is trained.
     """
     if targets not in TARGETS:
         raise UserError(f"lora.targets={targets!r} is unknown; choose one of {', '.join(TARGETS)}")
@@ -72,22 +71,12 @@ def build_student(
 
 
 def trainable_parameters(transformer: FluxTransformer2DModel) -> dict[str, nn.Parameter]:
-    """By name: LoRA and condition embedder, or everything."""
+    """List what is trained by name: LoRA and condition embedder, or everything."""
     return {name: p for name, p in transformer.named_parameters() if p.requires_grad}
 
 
-@contextmanager
-def without_lora(student: Any) -> Iterator[None]:
-    """Compute with the weights that the LoRA was put over."""
-    student.disable_lora()
-    try:
-        yield
-    finally:
-        student.enable_lora()
-
-
 def adapter_state(trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole trainable tensors by their parameters' names -> the adapter's tensors under the names of the file."""
+    """Rename whole trainable tensors from their parameters' names to those of the adapter file."""
     embedder = "x_embedder.c_embedder."
     return {
         name.removeprefix("x_embedder.")
@@ -106,7 +95,7 @@ def stacked(
     second: Mapping[str, Tensor],
     second_lora: Mapping[str, Any],
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Two LoRAs as one that does both, exactly: ranks add up, scales go into the Bs. Returns it and its settings."""
+    """Join two LoRAs into one that does both, exactly: ranks add up, the Bs carry the scales. Also its settings."""
     scales = [scale_of(lora) for lora in (first_lora, second_lora)]
     found = {name: tensor for name, tensor in first.items() if "lora_" not in name}
     for name in sorted({n for state in (first, second) for n in state if "lora_" in n}):
@@ -120,14 +109,14 @@ def stacked(
 
 
 def scale_of(lora: Mapping[str, Any]) -> float:
-    """What peft multiplies BA by."""
+    """Compute the factor by which peft multiplies BA."""
     if lora["use_dora"]:
         raise UserError("a DoRA cannot be stacked with another; use lora.use_dora=false in both stages")
     return lora["alpha"] / (lora["rank"] ** 0.5 if lora["use_rslora"] else lora["rank"])
 
 
 def save_adapter(path: str | Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write the one file. `metadata` (JSON values) holds at least `base` and `lora`, see `describe`."""
+    """Write the adapter file. `metadata` (JSON values) holds at least `base` and `lora`, see `describe`."""
     versions = {"dsd": dsd.__version__, "diffusers": diffusers.__version__, "torch": torch.__version__}
     text = {name: json.dumps(value) for name, value in {**metadata, "versions": versions}.items()}
     with atomic(path) as temporary:
@@ -135,7 +124,7 @@ def save_adapter(path: str | Path, state: dict[str, Tensor], metadata: dict[str,
 
 
 def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of an adapter file, or of the folder that holds one."""
+    """Read tensors and metadata of an adapter file, or of the folder that holds one."""
     path = Path(path)
     path = path / ADAPTER if path.is_dir() else path
     if not path.is_file():
@@ -152,9 +141,9 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bool = True) -> dict[str, Any]:
-    """Make a base transformer conditional, in place; returns the file's metadata.
+    """Make a base transformer conditional, in place; return the file's metadata.
 
-    `fuse` merges W + BA once, in fp32, which is exact to rounding and faster; otherwise LoRA stays a peft adapter named
+    `fuse` merges W + BA once, which is exact to rounding and faster; otherwise the LoRA stays a peft adapter named
     "dsd". UserError where the adapter was made for another base.
     """
     state, metadata = read_adapter(path)
@@ -187,7 +176,7 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bo
 
 
 def load_released_lora(transformer: FluxTransformer2DModel, file: Path, fuse: bool = True) -> None:
-    """`pytorch_lora_weights.safetensors` over a released transformer, in place."""
+    """Load `pytorch_lora_weights.safetensors` over a released transformer, in place."""
     if not file.is_file():
         raise UserError(f"{file}: no such LoRA file")
     try:
@@ -231,12 +220,12 @@ def _first_line(error: Exception) -> str:
 
 
 def describe(transformer: FluxTransformer2DModel, path: str) -> dict[str, str]:
-    """What an adapter's metadata says of its base. Call it before the student is built."""
+    """Describe the base for an adapter's metadata. Call it before the student is built."""
     return {"path": path, "fingerprint": fingerprint(transformer)}
 
 
 def fingerprint(transformer: FluxTransformer2DModel) -> str:
-    """12 hex digits of a base's input and output layers in bf16: the same base, whatever it was loaded as."""
+    """Name a base by 12 hex digits of its input and output layers in bf16, whatever dtype it was loaded in."""
     embedder = transformer.x_embedder
     weights = (
         (embedder.x_embedder if isinstance(embedder, SplitEmbedder) else embedder).weight,

@@ -1,12 +1,13 @@
-"""What is to be drawn: a reference and a prompt each, by position."""
+"""List what is to be drawn: a reference and a prompt each, by position."""
 
+import hashlib
 import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from datasets import Dataset
 from datasets import Image as ImageFeature
@@ -14,6 +15,7 @@ from datasets.exceptions import DatasetGenerationError
 from PIL import Image, ImageFilter
 
 from dsd.errors import UserError
+from dsd.runs.identity import fingerprint
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
 
@@ -32,20 +34,45 @@ class Job:
     truth: str = ""  # JSON {attribute: value} of the reference's subject, where it is known
 
     def picture(self) -> Image.Image:
-        """The reference, read. UserError where it cannot be."""
+        """Read the reference. UserError where it cannot be read."""
         if isinstance(self.reference, Image.Image):
             return self.reference
         return read_picture(self.reference, f"reference of {self.name}")
 
 
 class JobSource(Protocol):
-    """Lists the jobs of a run, the same ones whenever it is asked."""
+    """The jobs of a run by position, the same ones whenever it is asked."""
 
-    def __call__(self) -> Sequence[Job]: ...
+    fingerprint: str  # changes when the jobs do
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int) -> Job: ...
+
+
+class JobList:
+    """Jobs in a list; `content` names them and their pictures."""
+
+    def __init__(self, jobs: Sequence[Job], content: Sequence[str]) -> None:
+        self.jobs = list(jobs)
+        self.fingerprint = hashlib.sha256(json.dumps(list(content)).encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, position: int) -> Job:
+        return self.jobs[position]
+
+
+def content_of(job: Job) -> str:
+    """Name a job whose reference is a file: its words, and the bytes of the picture ("" where there is none)."""
+    file = Path(str(job.reference))
+    picture = fingerprint(file) if file.is_file() else ""
+    return json.dumps([job.name, job.prompt, job.seed, job.truth, picture])
 
 
 def read_picture(source: str | Path | bytes, name: str = "") -> Image.Image:
-    """A picture from a file or its bytes; the first frame of an animated one. UserError says what is wrong with it."""
+    """Read a picture from a file or its bytes, the first frame of an animated one. UserError says what is wrong."""
     file, where = (BytesIO(source), name) if isinstance(source, bytes) else (source, str(source))
     try:
         with warnings.catch_warnings():
@@ -59,8 +86,8 @@ def read_picture(source: str | Path | bytes, name: str = "") -> Image.Image:
         raise UserError(f"{where}: not a readable picture ({error})") from error
 
 
-def folder_jobs(path: str, prompt: str | None = None) -> list[Job]:
-    """Every picture of a folder, with the prompt in the .txt of the same name, or else with `prompt`."""
+def folder_jobs(path: str, prompt: str | None = None) -> JobList:
+    """List every picture of a folder, with the prompt in the .txt of the same name, or else with `prompt`."""
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"jobs.path={path}: no such folder")
@@ -73,11 +100,11 @@ def folder_jobs(path: str, prompt: str | None = None) -> list[Job]:
         jobs.append(Job(file.name, file, text))
     if not jobs:
         raise UserError(f"jobs.path={path}: no pictures there ({', '.join(PICTURES)})")
-    return jobs
+    return JobList(jobs, list(map(content_of, jobs)))
 
 
-def jsonl_jobs(path: str) -> list[Job]:
-    """One JSON object a line: reference (a path beside the file), prompt, and if wanted job, seed, truth."""
+def jsonl_jobs(path: str) -> JobList:
+    """Read one JSON object a line: reference (a path beside the file), prompt, and if wanted job, seed, truth."""
     file = Path(path)
     if not file.is_file():
         raise UserError(f"jobs.path={path}: no such file")
@@ -109,13 +136,13 @@ def jsonl_jobs(path: str) -> list[Job]:
             raise UserError(f"{file}:{number}: the prompt is empty")
     if not jobs:
         raise UserError(f"jobs.path={path}: no jobs in it")
-    return jobs
+    return JobList(jobs, list(map(content_of, jobs)))
 
 
-class ParquetJobs(Sequence[Job]):
-    """Rows of a Parquet file: a reference (image, or path beside the file), a prompt, and if wanted job, seed, truth.
+class ParquetJobs:
+    """The rows of a Parquet file: a reference, a prompt, and if wanted job, seed and truth.
 
-    Pictures are read when their turn comes.
+    A reference is an image or a path beside the file. Pictures are read when their turn comes.
     """
 
     def __init__(self, path: str, reference: str = "reference", prompt: str = "prompt") -> None:
@@ -134,11 +161,12 @@ class ParquetJobs(Sequence[Job]):
             raise UserError(f"jobs.path={path}: no jobs in it")
         if isinstance(self.rows.features[reference], ImageFeature):
             self.rows = self.rows.cast_column(reference, ImageFeature(decode=False))
+        self.fingerprint = fingerprint(path)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, position: int) -> Job:  # type: ignore[override]
+    def __getitem__(self, position: int) -> Job:
         row = self.rows[position]
         given = row[self.reference]
         seed = row.get("seed")
@@ -151,24 +179,26 @@ class ParquetJobs(Sequence[Job]):
         )
 
 
-class NegativeJobs(Sequence[Job]):
-    """For SFO (arXiv 2506.03621, section 3.2): every pair of dsd-curate asked again of a blurred reference, and with no
-    more words than what it is. What the student draws of that is a worse target.
+class NegativeJobs:
+    """For SFO (arXiv 2506.03621, section 3.2): every pair of dsd-curate, its reference blurred, its prompt generic.
+
+    What the student draws of it is a worse target.
     """
 
     def __init__(self, path: str, blur: float, prompt: str, num: int | None = None) -> None:
         read_manifest(path, "curation")
+        self.fingerprint = fingerprint(path)
         self.pairs = read_shards(path, "pairs").select_columns(["conditioning", "common_subject"])
         self.blur, self.prompt, self.num = blur, prompt, num
 
     def __len__(self) -> int:
         return min(self.num or len(self.pairs), len(self.pairs))
 
-    def __getitem__(self, index: Any) -> Any:
-        row = self.pairs[index]
+    def __getitem__(self, position: int) -> Job:
+        row = self.pairs[position]
         picture = row["conditioning"]
         blurred = picture.filter(ImageFilter.GaussianBlur(self.blur * max(picture.size)))
-        return Job(f"pair-{index:08d}", blurred, self.prompt.format(subject=row["common_subject"] or "the subject"))
+        return Job(f"pair-{position:08d}", blurred, self.prompt.format(subject=row["common_subject"] or "the subject"))
 
 
 def _reason(error: BaseException) -> str:

@@ -27,6 +27,7 @@ from dsd.runs.settings import SCHEMAS, check, plain
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONFIG_DIR = next(str(d) for d in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if d.is_dir())
+_NOT_TEXT = ("true", "false", "null", "nan", "inf")  # as Hydra reads them without quotes
 _QUIET = {  # read by libraries when they are imported; a user's own value wins
     "DIFFUSERS_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -120,7 +121,9 @@ def quoted(override: str, schema: type) -> str:
         kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
     if kind not in (str, str | None) or not value or value[0] in "'\"" or "${" in value:
         return override
-    if re.fullmatch(r"[A-Za-z_/~@%*?|:-][\w./~@%+*?|:-]*", value):
+    if value == "null" and kind is not str:
+        return override
+    if re.fullmatch(r"[A-Za-z_/~@%*?|:-][\w./~@%+*?|:-]*", value) and value.lower() not in _NOT_TEXT:
         return override
     escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ("\\" if found[2] else "") + found[2], value)
     return f'{key}="{escaped}"'

@@ -33,10 +33,10 @@ def command_name(stage: str) -> str:
 def write_manifest(
     output_dir: str | Path, stage: str, counts: Mapping[str, int], files: Iterable[Path] | None = None, **extra: Any
 ) -> Path:
-    """Write `output_dir`/manifest.json, the last thing a stage does; returns its path.
+    """Write `output_dir`/manifest.json, the last file of a stage; return its path.
 
-    `files` lie under `output_dir` and are recorded with their sizes in bytes; by default the Parquet shards
-    and the safetensors at its top. `extra` (JSON values; pass `config_hash=`) stands beside them, and so does
+    `files` lie under `output_dir` and are recorded with their sizes in bytes; by default the Parquet shards and the
+    safetensors at its top. `extra` (JSON values, such as `config_hash`) is recorded beside them, and so is
     `peak_memory_mb`, the most memory that this process has held.
     """
     folder = Path(output_dir)
@@ -48,9 +48,9 @@ def write_manifest(
 
 
 def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
-    """The manifest that `stage` left in `input_dir`, its files checked by size.
+    """Read the manifest that `stage` wrote into `input_dir`, and check the sizes of its files.
 
-    UserError where the folder is missing, unfinished, of another stage, or one of its files is missing or cut short.
+    UserError where the folder is missing, unfinished or of another stage, or where a file is missing or cut short.
     """
     folder, run = Path(input_dir), f"{command_name(stage)} output_dir={input_dir}"
     if not folder.is_dir():
@@ -76,7 +76,7 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
 
 
 def is_finished(output_dir: str | Path, stage: str) -> bool:
-    """Whether `stage` has completed in `output_dir`. UserError where its files are no longer whole."""
+    """Tell whether `stage` has completed in `output_dir`. UserError where its files are no longer whole."""
     return (Path(output_dir) / MANIFEST).is_file() and bool(read_manifest(output_dir, stage))
 
 
