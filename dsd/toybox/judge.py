@@ -24,7 +24,7 @@ from dsd.curation.judge import Verdict
 from dsd.files import resolve
 from dsd.models.loading import to_device
 from dsd.records import Verdict as VerdictRow
-from dsd.toybox import captions, code
+from dsd.toybox import code, grammar
 from dsd.toybox.draw import render
 from dsd.toybox.fit import fit
 from dsd.toybox.panels import Panels, PanelStream, draw_panels, through_vae
@@ -90,7 +90,7 @@ def train_judge(folder: Path, out: Path, num_steps: int = 1500, lr: float = 2e-3
         right = torch.stack([(part.argmax(-1) == truth[:, i]).float().mean() for i, part in enumerate(logits)]).mean()
         # Pictures against whole captions, CLIP's own loss.
         texts = [
-            captions.describe_all(rng, s, c, keep=rng.uniform(0.3, 1.0), keep_context=0.8 * (rng.random() < 0.2))
+            grammar.describe_all(rng, s, c, keep=rng.uniform(0.3, 1.0), keep_context=0.8 * (rng.random() < 0.2))
             for s, c in zip(batch.subjects[:CAPTIONED], batch.contexts[:CAPTIONED], strict=True)
         ]
         text_features = clip.encode_text(tokenize(tokenizer, texts).to(device), normalize=True)
@@ -136,13 +136,13 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
 
 def phrases_of(name: str) -> list[str]:
     """An attribute's values in words, in the plainest wording."""
-    wordings = [captions.WORDINGS.get(name, {}).get(value, (value,))[0] for value in ATTRIBUTES[name]]
+    wordings = [grammar.WORDINGS.get(name, {}).get(value, (value,))[0] for value in ATTRIBUTES[name]]
     return [PHRASES.get(name, "a critter {}").format(wording) for wording in wordings]
 
 
 def spoken(name: str) -> list[str]:
     """Every wording of an attribute in captions."""
-    return [wording for wordings in captions.WORDINGS.get(name, {}).values() for wording in wordings]
+    return [wording for wordings in grammar.WORDINGS.get(name, {}).values() for wording in wordings]
 
 
 class ToyboxJudge:
@@ -218,7 +218,7 @@ class ToyboxJudge:
         readings = self.readings(self.features(images))
         chosen = {name: readings[name].argmax(-1).tolist() for name in names}
         return [
-            {name: captions.WORDINGS[name][ATTRIBUTES[name][chosen[name][row]]][0] for name in names}
+            {name: grammar.WORDINGS[name][ATTRIBUTES[name][chosen[name][row]]][0] for name in names}
             for row in range(len(images))
         ]
 

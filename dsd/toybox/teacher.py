@@ -1,6 +1,6 @@
-"""The teacher: a small FLUX trained to draw single panels, diptychs and 2x2 sheets from their prompts.
+"""The teacher: a small FLUX trained to draw single panels, diptychs and 2x2 grids from their prompts.
 
-Nobody tells it what the unnamed attributes of a "same" sheet are; like FLUX.1-dev, it keeps a subject across panels
+Nobody tells it what the unnamed attributes of a "same" grid are; like FLUX.1-dev, it keeps a subject across panels
 only as well as attention between them taught it. That is the in-context consistency that the method distils.
 """
 
@@ -15,18 +15,18 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokeniz
 
 from dsd.toybox import code
 from dsd.toybox.fit import fit
-from dsd.toybox.sheets import LAYOUTS, sample_sheets
+from dsd.toybox.samples import LAYOUTS, sample_grids
 from dsd.toybox.text import build_tokenizers, tokenize
 
 SEED = 3
 TEXT_DROPOUT = 0.1
-# In this share of "same" sheets one panel is given, clean, and the others are to be drawn beside it. FLUX.1-dev can
+# In this share of "same" grids one panel is given, clean, and the others are to be drawn beside it. FLUX.1-dev can
 # do so without having been taught (Diptych Prompting, arXiv 2411.15466); a model this small learns from it where to
 # look.
 GIVEN = 0.5
 TOKENS = 4  # along a panel's side
-SHIFT = 2.0  # more time at high noise, where a sheet's panels settle what they share
-# A step draws, in turn: (layout, relation, batch). The student's canvas is a diptych, the data engine's a 2x2 sheet.
+SHIFT = 2.0  # more time at high noise, where a grid's panels settle what they share
+# A step draws, in turn: (layout, relation, batch). The student's canvas is a diptych, the data engine's a 2x2 grid.
 SAME_PAIR, SAME_FOUR = ("1x2", "same", 32), ("2x2", "same", 16)
 LESSONS = (
     *(SAME_PAIR, SAME_PAIR, SAME_FOUR, SAME_PAIR, ("1x2", "different", 24)),
@@ -82,9 +82,9 @@ def train_teacher(
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         layout, relation, num = LESSONS[step % len(LESSONS)]
         rng, generator = np.random.default_rng((SEED, step)), torch.Generator().manual_seed(SEED * 10**9 + step)
-        sheets = sample_sheets(rng, num, layout, relation)
-        prompts = ["" if rng.random() < TEXT_DROPOUT else prompt for prompt in sheets.prompts(rng)]
-        latents = code.encode(sheets.pixels() * 2 - 1)
+        grids = sample_grids(rng, num, layout, relation)
+        prompts = ["" if rng.random() < TEXT_DROPOUT else prompt for prompt in grids.prompts(rng)]
+        latents = code.encode(grids.pixels() * 2 - 1)
         b, c, h, w = latents.shape
         latents = FluxPipeline._pack_latents(latents, b, c, h, w)
         noise = torch.randn(latents.shape, generator=generator)
@@ -117,7 +117,7 @@ def train_teacher(
 
 
 def given_tokens(generator: torch.Generator, num: int, layout: str) -> Tensor:
-    """(num, L): true where a token belongs to the panel that a sheet is given, if it is given one."""
+    """(num, L): true where a token belongs to the panel that a grid is given, if it is given one."""
     rows, columns = LAYOUTS[layout]
     panels = torch.arange(rows * columns).view(rows, columns)
     panels = panels.repeat_interleave(TOKENS, 0).repeat_interleave(TOKENS, 1).flatten()

@@ -12,29 +12,29 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from dsd.toybox import captions
+from dsd.toybox import grammar
 from dsd.toybox.fit import fit
-from dsd.toybox.sheets import sample_sheets
+from dsd.toybox.samples import sample_grids
 from dsd.toybox.world import NAMED
 
 SEED = 2
 PANELS = 4
 RELATIONS = ("same", "same", "different", "relight")
-VALUES = [(name, pattern) for name, finder in captions.FINDERS.items() for pattern in finder.values()]
+VALUES = [(name, pattern) for name, finder in grammar.FINDERS.items() for pattern in finder.values()]
 
-MAX_SEQUENCE_LENGTH = 56  # the longest sheet prompt has 55 tokens
+MAX_SEQUENCE_LENGTH = 56  # the longest grid prompt has 55 tokens
 
 
 def corpus() -> list[str]:
     """Every word of the grammar, once a line, whatever the world's odds are."""
-    phrases = [phrase for values in captions.WORDINGS.values() for wordings in values.values() for phrase in wordings]
+    phrases = [phrase for values in grammar.WORDINGS.values() for wordings in values.values() for phrase in wordings]
     heads = [
         "two four panels of the same critter.",
         "of different critters.",
         "of the same picture of a, only the light changes.",
     ]
-    tags = [tag for pair in captions.TAGS.values() for tag in pair]
-    return [*phrases, *captions.NOUNS, *heads, *tags, "a b, c: d."]
+    tags = [tag for pair in grammar.TAGS.values() for tag in pair]
+    return [*phrases, *grammar.NOUNS, *heads, *tags, "a b, c: d."]
 
 
 def train_clip_tokenizer(texts: list[str], vocab_size: int = 1024) -> CLIPTokenizer:
@@ -168,7 +168,7 @@ def train_text(folder: Path, out: Path, num_steps: int = 1200, lr: float = 2e-3,
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         rng = np.random.default_rng((SEED, step))
         layout = ("1x1", "1x2", "2x2", "2x2")[step % 4]
-        prompts = [sample_sheets(rng, 1, layout, str(rng.choice(RELATIONS))).prompts(rng)[0] for _ in range(64)]
+        prompts = [sample_grids(rng, 1, layout, str(rng.choice(RELATIONS))).prompts(rng)[0] for _ in range(64)]
         clip_ids, t5_ids = tokenize(clip, t5, prompts)
         offsets = t5(prompts, padding="max_length", max_length=MAX_SEQUENCE_LENGTH, return_offsets_mapping=True)
         panels, values = torch.tensor(

@@ -8,7 +8,7 @@ from worlds import PixelRecogniser, pictures
 
 from dsd.errors import UserError
 from dsd.metrics.measure import Drawing, mean_scores, refuse_unsuited
-from dsd.toybox import captions
+from dsd.toybox import grammar
 from dsd.toybox.measure import SCALE, ToyboxMeasure, chance, prompt_objection, score, truth_objection
 from dsd.toybox.world import SUBJECT, sample_contexts, sample_subjects, words
 
@@ -32,8 +32,8 @@ def test_known_words_do_not_excuse_foreign_ones(prompt) -> None:
 def test_every_prompt_of_the_grammar_is_taken() -> None:
     rng = np.random.default_rng(0)
     for subject, context in zip(sample_subjects(rng, 500), sample_contexts(rng, 500), strict=True):
-        assert not prompt_objection(captions.panel(rng, subject, context))
-        assert not prompt_objection(captions.context(rng, context, " "))
+        assert not prompt_objection(grammar.panel(rng, subject, context))
+        assert not prompt_objection(grammar.context(rng, context, " "))
     for prompt in ("beach", "at the beach", "show this critter big, on the left, dunes", "A Red Round Critter, beach."):
         assert not prompt_objection(prompt)
 
@@ -75,7 +75,7 @@ def test_means_of_a_validation() -> None:
     rng = np.random.default_rng(1)
     subjects, contexts, asked = sample_subjects(rng, 8), sample_contexts(rng, 8), sample_contexts(rng, 8)
     drawings = [
-        Drawing(picture, picture, captions.panel(rng, subject, context), json.dumps(words(subject, SUBJECT)))
+        Drawing(picture, picture, grammar.panel(rng, subject, context), json.dumps(words(subject, SUBJECT)))
         for picture, subject, context in zip(pictures(subjects, contexts), subjects, asked, strict=True)
     ]
     found = mean_scores(SCALE, ToyboxMeasure(PixelRecogniser())(drawings))
