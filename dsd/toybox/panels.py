@@ -53,7 +53,7 @@ class PanelStream:
         self.pool = through_vae(vae, draw_panels(rng, POOL), rng)
 
     def batch(self, step: int, num: int) -> Panels:
-        """Make `num` panels: a third from the pool, a sixth through the linear code, the rest as drawn; all a bit noisy."""
+        """Make `num` panels: a third from the pool, a sixth through the linear code, the rest as drawn; with noise."""
         rng = np.random.default_rng((self.seed, step))
         fresh, pooled = draw_panels(rng, num - num // 3), self.pool[rng.integers(0, POOL, num // 3)]
         pixels = fresh.pixels
