@@ -1,6 +1,6 @@
 """Jobs about held-out subjects, whose truth is known; and the example references of this repository.
 
-`python -m dsd.toybox.jobs examples` writes a few references and what to ask of them.
+`python -m dsd.toybox.jobs examples` writes a few references, each with a prompt.
 """
 
 import json
@@ -11,13 +11,13 @@ import numpy as np
 from torchvision.transforms.functional import to_pil_image
 
 from dsd.pipeline.jobs import Job
-from dsd.toybox import captions
+from dsd.toybox import grammar
 from dsd.toybox.draw import render
 from dsd.toybox.world import CONTEXT, SUBJECT, sample_contexts, sample_subjects, words
 
 
 def held_out_jobs(num_subjects: int, contexts_per_subject: int, seed: int) -> list[Job]:
-    """Each subject drawn once as reference, in a context that differs in scene from those the prompts ask for."""
+    """Make jobs. Each subject is drawn once, as reference, in another scene than its prompts ask for."""
     scene, jobs = list(CONTEXT).index("scene"), []
     for number in range(num_subjects):
         rng = np.random.default_rng((seed, number))
@@ -28,7 +28,7 @@ def held_out_jobs(num_subjects: int, contexts_per_subject: int, seed: int) -> li
         reference = to_pil_image(render(subject, contexts[:1])[0])
         truth = json.dumps(words(subject[0], SUBJECT))
         for i, context in enumerate(contexts[1:]):
-            prompt = captions.panel(rng, subject[0], context)
+            prompt = grammar.panel(rng, subject[0], context)
             jobs.append(Job(f"subject-{number:04d}-{i}", reference, prompt, truth=truth))
     return jobs
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from dsd.chat import Question, Reply
 from dsd.chat.service import Limits, Service
-from dsd.curation.judging import Looking, judge_grids
+from dsd.curation.judging import Inspection, judge_grids
 from dsd.curation.seams import exact
 from dsd.curation.vlm_judge import VLMJudge
 from dsd.files import write_json
@@ -82,7 +82,7 @@ def main() -> None:
     grids, memory, rates = sheets(num, arguments.size), [], []
     with tempfile.TemporaryDirectory() as folder, tqdm(total=num * PAIRS, unit="pair", mininterval=5) as bar:
         service = Service(Instant(), Path(folder) / "answers.sqlite", Limits(concurrency=arguments.concurrency))
-        look = Looking(exact, VLMJudge(service, "judge", "caption", "instruct"), describe_rejected=False)
+        look = Inspection(exact, VLMJudge(service, "judge", "caption", "instruct"), describe_rejected=False)
         quiet = tqdm(disable=True)
         for start in range(0, num, rows_per_shard):
             shard = Shard(0, start, min(start + rows_per_shard, num), Path(folder) / "verdicts" / f"v-{start}.parquet")
