@@ -39,6 +39,18 @@ class Scale:
     parts: tuple[str, ...] = ()  # numbers of single attributes, in a table of their own
     products: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # product of means: {"CPxPF": ("CP", "PF")}
     chance: Mapping[str, float] = field(default_factory=dict)  # what guessing scores, by name
+    titles: Mapping[str, str] = field(default_factory=dict)  # longer names for people, where there are any
+
+
+@dataclass(frozen=True)
+class GridScale:
+    """The names of a grid measure's numbers and how to read them."""
+
+    panel_names: tuple[str, ...]  # numbers of one panel
+    pair_names: tuple[str, ...]  # shares of panel pairs
+    pair_parts: tuple[str, ...]  # the same by single attribute
+    chance: Mapping[str, float]  # what guessing scores, by name
+    titles: Mapping[str, str]  # what people read in place of a name
 
 
 @dataclass(frozen=True)
@@ -61,10 +73,8 @@ class GridScores:
 class GridMeasure(Protocol):
     """Knows what the panels of a teacher's grid show and whether two of them show one subject."""
 
-    panel_names: tuple[str, ...]
-    pair_names: tuple[str, ...]
-    pair_parts: tuple[str, ...]  # attributes on which two panels may agree, in a table of their own
-    chance: Mapping[str, float]  # what guessing scores, by name
+    @property
+    def scale(self) -> GridScale: ...
 
     def objection(self, caption: str) -> str:
         """Why a panel with this caption cannot be scored; "" if it can."""

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from dsd.metrics.measure import Drawing, GridScores, Scale, Scores, SelfCheck
-from dsd.toybox import captions
+from dsd.metrics.measure import Drawing, GridScale, GridScores, Scale, Scores, SelfCheck
+from dsd.toybox import grammar
 from dsd.toybox.world import CONTEXT, NAMED, SUBJECT, UNNAMED
 
 Reading = dict[str, str]  # attribute -> value, such as {"belly": "green", "scene": "beach"}
@@ -62,6 +62,22 @@ SCALE = Scale(
     parts=tuple(UNNAMED),
     products={"CPxPF": ("CP", "PF")},
     chance=chance(),
+    titles={"CP": "CP, concept preservation", "PF": "PF, prompt following"},
+)
+GRID_SCALE = GridScale(
+    panel_names=("PF", "named"),
+    pair_names=("agreement", "agreement_named"),
+    pair_parts=tuple(SUBJECT),
+    chance={
+        "agreement": round(prod(guesses(UNNAMED).values()), 6),
+        **{name: round(value, 4) for name, value in guesses(UNNAMED).items()},
+    },
+    titles={
+        "PF": "PF of a panel",
+        "named": "named attributes of a panel",
+        "agreement": "panel pairs that agree on every unnamed attribute",
+        "agreement_named": "panel pairs that agree on every named attribute",
+    },
 )
 
 
@@ -118,13 +134,7 @@ class ToyboxGrids:
     unnamed attribute (agreement), on every named one (agreement_named), on each attribute of the subject.
     """
 
-    panel_names = ("PF", "named")
-    pair_names = ("agreement", "agreement_named")
-    pair_parts = tuple(SUBJECT)
-    chance: Mapping[str, float] = {
-        "agreement": round(prod(guesses(UNNAMED).values()), 6),
-        **{name: round(value, 4) for name, value in guesses(UNNAMED).items()},
-    }
+    scale = GRID_SCALE
 
     def __init__(self, recogniser: Recogniser) -> None:
         self.recogniser = recogniser
@@ -172,7 +182,7 @@ def truth_objection(text: str) -> str:
 
 def prompt_objection(prompt: str) -> str:
     """Why a prompt does not belong to the toybox; "" if it does."""
-    if foreign := captions.foreign_words(prompt):
+    if foreign := grammar.foreign_words(prompt):
         shown = ", ".join(dict.fromkeys(foreign[:4]))
         return f'the prompt "{prompt[:80]}" is not of the toybox\'s world, which does not know: {shown}'
     return "" if prompt.strip() else "the prompt is empty"
@@ -181,7 +191,7 @@ def prompt_objection(prompt: str) -> str:
 def score(reading: Reading, truth: Mapping[str, str], prompt: str) -> Scores:
     """Score one picture: what is read off it against its subject's true attributes and its prompt."""
     kept = {name: float(reading[name] == truth[name]) for name in UNNAMED}
-    asked = {name: value for name, value in captions.read(prompt).items() if name in CONTEXT}
+    asked = {name: value for name, value in grammar.read(prompt).items() if name in CONTEXT}
     return {
         "CP": float(np.mean(list(kept.values()))),
         "CP_strict": min(kept.values()),
@@ -208,7 +218,7 @@ def grid_scores(readings: Sequence[Reading], said: Sequence[str]) -> GridScores:
 
 def panel_scores(reading: Reading, caption: str) -> Scores:
     """PF and named of one panel; a name of which the caption says nothing is left out."""
-    said = captions.read(caption)
+    said = grammar.read(caption)
     settled = {
         name: {key: value for key, value in said.items() if key in attributes}
         for name, attributes in (("PF", CONTEXT), ("named", NAMED))

@@ -60,7 +60,7 @@ def test_every_panel_pair_is_judged_once_and_kept_in_both_directions(grids, pair
 
 def test_the_caption_describes_the_target(grids, pairs) -> None:
     asked = read_shards(grids, "grids")
-    from dsd.toybox.captions import read
+    from dsd.toybox.grammar import read
 
     pair = read_shards(pairs, "pairs")[5]
     expected = read(asked[pair["grid"]]["panel_captions"][pair["target_panel"]])

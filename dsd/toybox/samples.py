@@ -1,7 +1,7 @@
-"""Sheets of panels: what is on them, how they look, and the prompt that asks for them.
+"""Grids of panels: what is on them, how they look, and the prompt that asks for them.
 
-P panels a sheet. Relations: `same` (one subject, a context each), `different` (a subject and a context each),
-`relight` (one picture under different lights).
+Relations: `same` (one subject in several contexts), `different` (a subject and a context for each panel), `relight`
+(one picture under several lights). B grids, P panels of each.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from einops import rearrange
 from torch import Tensor
 
-from dsd.toybox import captions
+from dsd.toybox import grammar
 from dsd.toybox.draw import render
 from dsd.toybox.world import CONTEXT, sample_contexts, sample_subjects
 
@@ -18,8 +18,8 @@ LAYOUTS = {"1x1": (1, 1), "1x2": (1, 2), "2x2": (2, 2)}
 
 
 @dataclass(frozen=True)
-class Sheets:
-    """B sheets of one layout."""
+class Grids:
+    """B grids of one layout."""
 
     layout: str
     relation: str
@@ -27,18 +27,19 @@ class Sheets:
     contexts: np.ndarray  # (B, P, C)
 
     def pixels(self) -> Tensor:
-        """(B, 3, rows x 64, columns x 64) in [0, 1]."""
+        """Draw the grids: (B, 3, rows x 64, columns x 64) in [0, 1]."""
         panels = render(rearrange(self.subjects, "b p s -> (b p) s"), rearrange(self.contexts, "b p c -> (b p) c"))
         rows, columns = LAYOUTS[self.layout]
         return rearrange(panels, "(b r k) c h w -> b c (r h) (k w)", r=rows, k=columns)
 
     def prompts(self, rng: np.random.Generator) -> list[str]:
+        """Write the prompt of each grid."""
         rows = zip(self.subjects, self.contexts, strict=True)
-        return [captions.sheet(rng, self.layout, self.relation, subjects, contexts) for subjects, contexts in rows]
+        return [grammar.grid(rng, self.layout, self.relation, subjects, contexts) for subjects, contexts in rows]
 
 
-def sample_sheets(rng: np.random.Generator, num: int, layout: str, relation: str, split: str = "train") -> Sheets:
-    """`num` random sheets; with one subject for each sheet unless they are to differ."""
+def sample_grids(rng: np.random.Generator, num: int, layout: str, relation: str, split: str = "train") -> Grids:
+    """Sample `num` grids; each shows one subject unless the relation is "different"."""
     panels = int(np.prod(LAYOUTS[layout]))
     subjects = sample_subjects(rng, num * (panels if relation == "different" else 1), split)
     subjects = np.broadcast_to(subjects.reshape(num, -1, subjects.shape[-1]), (num, panels, subjects.shape[-1]))
@@ -46,7 +47,7 @@ def sample_sheets(rng: np.random.Generator, num: int, layout: str, relation: str
     if relation == "relight":
         contexts = np.repeat(contexts[:, :1], panels, axis=1)
         light = list(CONTEXT).index("light")
-        for sheet in contexts:  # every panel another light, as far as there are lights
+        for grid in contexts:  # another light in every panel, as long as there are lights left
             order = rng.permutation(len(CONTEXT["light"]))
-            sheet[:, light] = order[np.arange(panels) % len(order)]
-    return Sheets(layout, relation, subjects, contexts)
+            grid[:, light] = order[np.arange(panels) % len(order)]
+    return Grids(layout, relation, subjects, contexts)

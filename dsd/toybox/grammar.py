@@ -1,7 +1,7 @@
-"""The grammar of the toybox: rows of attribute indices -> text, and text -> the attributes that it names.
+"""The grammar of the toybox: attribute indices -> text, and text -> the attributes that it names.
 
 Captions name a critter's colour and body and its whole context; the unnamed attributes never appear (`describe_all`,
-for training judges, is the one exception). A caption that says nothing of tilt or light means upright, by day.
+for training the judge, is the only exception). A caption that says nothing of tilt or light means upright, by day.
 """
 
 import re
@@ -53,31 +53,31 @@ COUNTS = {"1x2": "two", "2x2": "four"}
 
 
 def say(rng: np.random.Generator, values: dict[str, str]) -> dict[str, str]:
-    """One wording for every value."""
+    """Choose a wording for every value."""
     return {name: str(rng.choice(WORDINGS[name][value])) for name, value in values.items()}
 
 
 def subject(rng: np.random.Generator, row: np.ndarray) -> str:
-    """Attribute indices (S,) -> "red round critter": all that a prompt says of a subject."""
+    """Say what a prompt says of a subject, from attribute indices (S,): "red round critter"."""
     said = say(rng, {name: word for name, word in words(row, SUBJECT).items() if name in NAMED})
     return f"{said['colour']} {said['body']} {rng.choice(NOUNS)}"
 
 
 def context(rng: np.random.Generator, row: np.ndarray, comma: str = ", ") -> str:
-    """Attribute indices (C,) -> "big, leaning left, on the right, meadow, night"."""
+    """Say a context, from attribute indices (C,): "big, leaning left, on the right, meadow, night"."""
     said = say(rng, words(row, CONTEXT))
     parts = [said[name] for name in ("size", "tilt", "position", "scene", "light") if said[name]]
     return comma.join(parts)
 
 
 def panel(rng: np.random.Generator, subject_row: np.ndarray, context_row: np.ndarray) -> str:
-    """The caption of one picture, in one of two orders."""
+    """Write the caption of one picture, in one of two orders."""
     who, where = subject(rng, subject_row), context(rng, context_row)
     return f"a {who}, {where}" if rng.random() < 0.7 else f"{where}: a {who}"
 
 
-def sheet(rng: np.random.Generator, layout: str, relation: str, subjects: np.ndarray, contexts: np.ndarray) -> str:
-    """The prompt of a whole sheet: (P, S), (P, C) -> an overall summary, then each panel behind its tag."""
+def grid(rng: np.random.Generator, layout: str, relation: str, subjects: np.ndarray, contexts: np.ndarray) -> str:
+    """Write the prompt of a grid of subjects (P, S) and contexts (P, C): a summary, then each panel after its tag."""
     if layout == "1x1":
         return panel(rng, subjects[0], contexts[0])
     count, tags = COUNTS[layout], TAGS[layout]
@@ -101,7 +101,7 @@ def describe_all(
     keep: float = 1.0,
     keep_context: float = 1.0,
 ) -> str:
-    """A judge's caption: it may name everything, each detail with probability `keep` (or `keep_context`)."""
+    """Write a judge's caption: it may name everything, each detail with probability `keep` (or `keep_context`)."""
     said = words(subject_row, SUBJECT)
     where = [part for part in context(rng, context_row).split(", ") if rng.random() < keep_context]
     details = {
@@ -126,7 +126,7 @@ PLAIN_WORDS = {
 
 
 def _finder(name: str) -> dict[str, re.Pattern[str]]:
-    """For every value, what finds any of its wordings."""
+    """Make a pattern for every value that finds any of its wordings."""
     either = {value: "|".join(map(re.escape, filter(None, wordings))) for value, wordings in WORDINGS[name].items()}
     return {value: re.compile(rf"(?<![\w-])(?:{wordings})(?![\w-])") for value, wordings in either.items()}
 
@@ -136,9 +136,9 @@ _SILENT = {"tilt": "upright", "light": "day"}
 
 
 def read(text: str) -> dict[str, str]:
-    """Caption -> {attribute: value} for every attribute that it settles; the inverse of `panel`.
+    """Read every attribute that a caption settles, {attribute: value}; the inverse of `panel`.
 
-    What a caption leaves out is absent, but for tilt and light, where silence means upright, by day.
+    An attribute that the caption does not mention is absent, except tilt and light: silence means upright, by day.
     """
     text, found = text.lower(), {}
     for name, finder in FINDERS.items():
@@ -149,7 +149,7 @@ def read(text: str) -> dict[str, str]:
 
 
 def foreign_words(text: str) -> list[str]:
-    """The words of a caption that this world does not know, in order: "a red robot" -> ["robot"]."""
+    """List the words of a caption that this world does not know, in order: "a red robot" -> ["robot"]."""
     left = text.lower()
     for finder in FINDERS.values():
         for pattern in finder.values():

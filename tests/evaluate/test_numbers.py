@@ -1,36 +1,46 @@
-import json
+"""The numbers of an evaluation, on pictures whose truth is known."""
+
+from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from worlds import PixelRecogniser, grids_run, infer_run
 
-from dsd.evaluate.__main__ import score_results
-from dsd.evaluate.judged import Judged, count_reasons, filters, measure_curation, thresholds
-from dsd.evaluate.measures import chance, measure_arms, same_jobs, score
-from dsd.evaluate.sheets import measure_teacher, read_sheets
-from dsd.metrics.intervals import estimate, share, unit_weights
+from dsd.evaluate.accuracy import Judged, count_reasons, filters, measure_curation, thresholds
+from dsd.evaluate.arms import all_names, measure_arms
+from dsd.evaluate.consistency import measure_teacher, score_grids
+from dsd.evaluate.scoring import Scored, same_jobs, score_results
+from dsd.metrics.intervals import Estimate
+from dsd.metrics.measure import Scale
 from dsd.runs.shards import read_shards
-from dsd.toybox import captions
-from dsd.toybox.world import SUBJECT, sample_contexts, sample_subjects, words
+from dsd.toybox.measure import ToyboxGrids, ToyboxMeasure
 
 RESAMPLES = 300
 
 
-def scored_runs(tmp_path, **methods):
-    """{run: (method, options)} -> scored jobs by run."""
+def scored_runs(tmp_path: Path, **methods: tuple[str, dict[str, Any]]) -> tuple[dict[str, list[Scored]], ToyboxMeasure]:
+    """{run: (method, options)} -> scored jobs by run, and the measure that scored them."""
+    measure = ToyboxMeasure(PixelRecogniser())
     results = {
         run: read_shards(infer_run(tmp_path / run, method, **options), "results")
         for run, (method, options) in methods.items()
     }
-    return score_results(results, PixelRecogniser(), batch_size=5)
+    return score_results(results, {"toybox": measure}, batch_size=5), measure
+
+
+def arms_of(scored: Mapping[str, list[Scored]], baseline: str | None = None) -> tuple[dict, dict[str, Estimate]]:
+    names = all_names([ToyboxMeasure.scale])
+    return measure_arms(scored, names, RESAMPLES, np.random.default_rng(0), baseline)
 
 
 def test_a_perfect_student_scores_one_and_copying_keeps_the_subject_alone(tmp_path) -> None:
-    scored, accuracy = scored_runs(
+    scored, measure = scored_runs(
         tmp_path, student=("perfect", {}), copy_paste=("copy_paste", {}), text_only=("text_only", {"num": 12})
     )
-    arms, comparisons = measure_arms(scored, RESAMPLES, np.random.default_rng(0))
+    arms, comparisons = arms_of(scored)
     assert all(arms["student"][name]["value"] == 1 for name in ("CP", "CP_strict", "PF", "CPxPF", "named"))
     assert arms["copy_paste"]["CP"]["value"] == 1
     assert arms["copy_paste"]["PF"]["value"] < 0.6
@@ -39,42 +49,43 @@ def test_a_perfect_student_scores_one_and_copying_keeps_the_subject_alone(tmp_pa
     ratio = comparisons["student / text_only"]
     assert ratio["value"] == pytest.approx(1 / arms["text_only"]["CPxPF"]["value"], rel=1e-3)
     assert ratio["low"] < ratio["value"] < ratio["high"]
-    assert accuracy["accuracy"] == 1
+    assert measure.self_check().numbers["accuracy"] == 1
     assert same_jobs(scored.values())
 
 
 def test_every_arm_is_compared_with_a_chosen_baseline(tmp_path) -> None:
     scored, _ = scored_runs(tmp_path, a=("text_only", {}), b=("perfect", {}), c=("perfect", {}))
-    arms, comparisons = measure_arms(scored, RESAMPLES, np.random.default_rng(0), baseline="a")
+    arms, comparisons = arms_of(scored, baseline="a")
     assert list(comparisons) == ["b - a", "c - a"]
     gained = comparisons["b - a"]
     assert gained["value"] == pytest.approx(1 - arms["a"]["CPxPF"]["value"], abs=1e-4)
     assert 0 < gained["low"] < gained["value"] < gained["high"]
 
 
-def test_strangers_score_what_chance_says(tmp_path) -> None:
-    """4,000 random subjects against random truths: CP and its parts come out at their expected values."""
-    rng = np.random.default_rng(0)
-    rows, others = sample_subjects(rng, 4000), sample_subjects(rng, 4000)
-    prompt = "a red round critter, big, on the left, meadow"
-    seen = {"scene": "snow", "position": "left", "size": "big", "tilt": "upright", "light": "day"}
-    scores = [score(words(other, SUBJECT) | seen, words(row, SUBJECT), prompt) for row, other in zip(rows, others)]
-    for name, expected in chance().items():
-        if name in scores[0] and name != "PF":
-            assert np.mean([s[name] for s in scores]) == pytest.approx(expected, abs=0.02), name
-    assert scores[0]["PF"] == pytest.approx(4 / 5)
-
-
 def test_an_unknown_truth_is_read_off_the_reference(tmp_path) -> None:
-    scored, accuracy = scored_runs(tmp_path, student=("perfect", {"truth": ""}))
-    assert all(job.measures["CP"] == 1 for job in scored["student"])
-    assert accuracy == {}
+    scored, measure = scored_runs(tmp_path, student=("perfect", {"truth": ""}))
+    assert all(job.scores["CP"] == 1 for job in scored["student"])
+    assert measure.self_check() is None
+
+
+def test_a_missing_number_is_not_a_zero() -> None:
+    """A judge refused two of four pictures: the mean is over the others, and n says so."""
+    names = all_names([Scale(("A", "B", "AxB"), headline="AxB", explained="", products={"AxB": ("A", "B")})])
+    jobs = [Scored(str(i), "", {"A": 0.5, **({"B": 1.0} if i < 2 else {})}) for i in range(4)]
+    arms, _ = measure_arms({"x": jobs}, names, RESAMPLES, np.random.default_rng(0))
+    assert {name: (arms["x"][name]["value"], arms["x"][name]["n"]) for name in names.names} == {
+        "A": (0.5, 4), "B": (1.0, 2), "AxB": (0.5, 2)
+    }  # fmt: skip
+    nothing = [Scored("0", "", {"A": 0.5})]
+    arms, _ = measure_arms({"x": nothing}, names, RESAMPLES, np.random.default_rng(0))
+    assert arms["x"]["B"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert arms["x"]["runs"]["x"] == {"A": 0.5, "B": None, "AxB": None}
 
 
 def test_runs_of_one_arm_are_averaged_and_widen_its_interval(tmp_path) -> None:
     scored, _ = scored_runs(tmp_path, a=("perfect", {}), b=("text_only", {}), c=("text_only", {"seed": 1}))
-    one, _ = measure_arms({"text_only": scored["b"]}, RESAMPLES, np.random.default_rng(0))
-    two, _ = measure_arms({"x/0": scored["a"], "x/1": scored["b"]}, RESAMPLES, np.random.default_rng(0))
+    one, _ = arms_of({"text_only": scored["b"]})
+    two, _ = arms_of({"x/0": scored["a"], "x/1": scored["b"]})
     value = two["x"]["CP"]["value"]
     assert value == pytest.approx((1 + one["text_only"]["CP"]["value"]) / 2, abs=1e-4)
     assert set(two["x"]["runs"]) == {"x/0", "x/1"}
@@ -82,27 +93,11 @@ def test_runs_of_one_arm_are_averaged_and_widen_its_interval(tmp_path) -> None:
     assert two["x"]["CP"]["high"] == 1, "both runs drawn may be the perfect one"
 
 
-def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
-    """Shares of correlated units: of 200 intervals about 95 % hold the true mean (a binomial's slack: 89 %)."""
-    rng, covered = np.random.default_rng(0), 0
-    for _ in range(200):
-        hits = 4.0 * (rng.random(60) < 0.6)  # all four jobs of a reference succeed or fail together
-        found = estimate(share(unit_weights(rng, 60, 400), hits, np.full(60, 4.0)), 240)
-        covered += found["low"] <= 0.6 <= found["high"]
-    assert 0.89 <= covered / 200 <= 0.995
-
-
-def test_a_share_of_nothing_is_null() -> None:
-    weights = unit_weights(np.random.default_rng(0), 3, 10)
-    nothing = estimate(share(weights, np.zeros(3), np.zeros(3)), 0)
-    assert nothing == {"value": None, "low": None, "high": None, "n": 0}
-    assert json.loads(json.dumps(nothing, allow_nan=False)) == nothing
-
-
-def test_the_teacher_of_true_sheets_agrees_but_where_it_was_spoilt(tmp_path) -> None:
+def test_the_teacher_of_true_grids_agrees_but_where_it_was_spoilt(tmp_path) -> None:
     grids = read_shards(grids_run(tmp_path / "grids", num=8, odd=2), "grids")
-    sheets = read_sheets(grids, PixelRecogniser(), batch_size=7)
-    teacher = measure_teacher(list(sheets.values()), RESAMPLES, np.random.default_rng(0))
+    measure = ToyboxGrids(PixelRecogniser())
+    scored = list(score_grids(grids, measure, batch_size=9).values())
+    teacher = measure_teacher(scored, measure.scale, RESAMPLES, np.random.default_rng(0))
     assert teacher["PF"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 32}
     assert teacher["agreement"]["n"] == 48
     assert teacher["agreement"]["value"] == teacher["agreement_of"]["belly"]["value"] == 1 - 6 / 48
@@ -171,9 +166,3 @@ def test_reasons_are_counted_by_class() -> None:
     counts = count_reasons(["low confidence: 0.3", "not the same subject: belly", "low confidence: 0.1", "black panel"])
     assert counts == {"low confidence": 2, "not the same subject": 1, "black panel": 1}
     assert all(a >= b for a, b in pairwise(counts.values()))
-
-
-def test_prompts_settle_the_whole_context() -> None:
-    rng = np.random.default_rng(0)
-    said = captions.read(captions.panel(rng, sample_subjects(rng, 1)[0], sample_contexts(rng, 1)[0]))
-    assert len(said) == 7
