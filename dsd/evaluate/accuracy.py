@@ -41,8 +41,10 @@ Filter = Callable[[Mapping[str, float]], bool]  # a pair's scores -> whether it 
 def filters(config: Mapping[str, Any]) -> Mapping[str, Filter]:
     """Make a filter of every bound in a curation's config. A pair that has no such score does not pass."""
     parts = [config.get(part) or {} for part in ("prefilter", "selection")]
-    least = [bound for part in parts for bound in (part.get("minimum") or {}).items()]
-    most = [bound for part in parts for bound in (part.get("maximum") or {}).items()]
+    least, most = (
+        [(name, bound) for part in parts for name, bound in (part.get(side) or {}).items() if bound is not None]
+        for side in ("minimum", "maximum")
+    )
     return {f"{name} ≥ {bound:g}": partial(_within, name, bound, np.inf) for name, bound in least} | {
         f"{name} ≤ {bound:g}": partial(_within, name, -np.inf, bound) for name, bound in most
     }
