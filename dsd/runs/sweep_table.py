@@ -21,9 +21,13 @@ from dsd.runs.sweep_plot import measured, plot
 OVERVIEW = "overview.csv"
 
 
-def write_overview(folder: Path) -> None:
-    """Write the table and the pictures of all finished jobs in a sweep's folder, and print the table."""
-    jobs = [f.parent for f in folder.glob(f"*/{MANIFEST}") if f.parent.name.isdigit()]
+def write_overview(folder: Path, num_jobs: int) -> None:
+    """Write the table and the pictures of the finished jobs in a sweep's folder, and print the table.
+
+    Folders beyond `num_jobs` are those of an earlier, longer sweep.
+    """
+    named = [f.parent for f in folder.glob(f"*/{MANIFEST}") if f.parent.name.isdigit()]
+    jobs = [job for job in named if int(job.name) < num_jobs]
     if not jobs:
         return
     jobs.sort(key=lambda job: int(job.name))
