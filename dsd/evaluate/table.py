@@ -83,7 +83,7 @@ def teacher_rows(teacher: Mapping[str, Any]) -> Rows:
             rows.append([titles.get(name, title(name)), number(teacher[name]), guess, f"{teacher[name]['n']} {unit}"])
     for name, found in by_attribute.items():
         guess = number(chance["agreement_of"][name]) if name in chance["agreement_of"] else ""
-        rows.append([f"… on {title(name)}", number(found), guess, f"{found['n']} pairs"])
+        rows.append([f"panel pairs that agree on {title(name)}", number(found), guess, f"{found['n']} pairs"])
     return rows
 
 
