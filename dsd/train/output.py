@@ -11,7 +11,8 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from dsd.files import atomic
-from dsd.models.adapter import ADAPTER, adapter_state, read_adapter, save_adapter, stacked
+from dsd.models.adapter import adapter_state, stacked
+from dsd.models.adapter_file import ADAPTER, read_adapter, save_adapter
 from dsd.models.conditional import SHARD
 
 

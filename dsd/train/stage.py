@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from transformers.integrations import unset_hf_deepspeed_config
 
 from dsd.errors import UserError
-from dsd.models.adapter import ADAPTER, read_adapter
+from dsd.models.adapter_file import ADAPTER, read_adapter
 from dsd.models.canvas import Canvas, canvas_of
 from dsd.models.flops import matmul_flops
 from dsd.models.loading import load_pipeline, to_device
