@@ -1,7 +1,7 @@
 """Gemini by google-generativeai, the older client. It is at its end of life; `dsd.chat.gemini` replaces it."""
 
 import os
-from typing import Any
+from typing import Any, cast
 
 from dsd.chat import ChatError, Question, Reply
 from dsd.chat.encoding import MIME, bare_json, first_line, png
@@ -41,7 +41,7 @@ class GeminiLegacy:
         return Reply(bare_json(said), used.prompt_token_count, used.candidates_token_count)
 
     def _generate(self, question: Question) -> Any:
-        text, form = question.text, None
+        text, form = question.text, cast(Any, None)
         if question.answer is not None:
             form = {"response_mime_type": "application/json"}
             text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"

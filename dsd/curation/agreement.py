@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dsd.errors import UserError
+from dsd.inputs import read_text
 from dsd.metrics.classification import Classification
 
 Key = tuple[int, int, int]  # grid, first panel < second panel
@@ -21,10 +22,8 @@ Key = tuple[int, int, int]  # grid, first panel < second panel
 
 def read_labels(path: str | Path) -> dict[Key, bool]:
     """Read labels; of a pair that was labelled twice the last one counts. UserError names a line that is no label."""
-    file, labels = Path(path), {}
-    if not file.is_file():
-        raise UserError(f"labels={path}: no such file; label pairs with dsd-label")
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    labels = {}
+    for number, line in enumerate(read_text(path, "labels").splitlines(), 1):
         if not line.strip():
             continue
         try:

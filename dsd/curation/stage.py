@@ -49,8 +49,11 @@ def run(cfg: DictConfig) -> None:
     )
 
     def make_writer() -> Callable[[Shard, Any], None]:
-        judging = partial(judge_grids, grids=grids, inspection=inspection_of(cfg, prefilter, len(grids), stage))
-        return partial(write_pairs, partial(judging, batch_size=cfg.batch_size), pairs)
+        inspection = inspection_of(cfg, prefilter, len(grids), stage)
+        if inspection is None:
+            return partial(write_pairs, None, pairs)
+        judging = partial(judge_grids, grids=grids, inspection=inspection, batch_size=cfg.batch_size)
+        return partial(write_pairs, judging, pairs)
 
     if stage.make_shards("pairs", len(grids), cfg.rows_per_shard, "grid", make_writer):
         finish(stage, cfg)
@@ -102,10 +105,10 @@ def inspection_of(cfg: DictConfig, prefilter: Bounds, num_grids: int, stage: Run
     )
 
 
-def write_pairs(judging: Callable[..., Any], pairs: PairWriter, shard: Shard, bar: Any) -> None:
+def write_pairs(judging: Callable[..., Any] | None, pairs: PairWriter, shard: Shard, bar: Any) -> None:
     """Write the verdicts of a shard, unless they are there, and its pairs."""
     verdicts = beside(shard, "verdicts", pairs.verdicts_dir)
-    if verdicts.path.exists():
+    if judging is None or verdicts.path.exists():
         bar.update(shard.stop - shard.start)
     else:
         write_shard(verdicts, judging(verdicts, bar=bar), features(Verdict))

@@ -10,6 +10,7 @@ from typing import Any
 
 from dsd.data_gen.near_duplicates import without_near_duplicates
 from dsd.errors import UserError
+from dsd.inputs import read_text
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}  # by suffix; the name that `datasets` gives it
 KEY = "prompts.captions"
@@ -32,7 +33,8 @@ def captions(
     if not file.is_file() and _is_file_name(path):
         raise UserError(f"{KEY}.path={path}: no such file")
     if file.is_file() and file.suffix not in FORMATS:
-        return distinct(islice(_lines(file), num), path, near_duplicates)
+        lines = read_text(file, f"{KEY}.path").splitlines()
+        return distinct(islice(lines, num), path, near_duplicates)
     return distinct(_column(path, column, split, num), path, near_duplicates)
 
 
@@ -53,13 +55,6 @@ def distinct(texts: Iterable[object], path: str, near_duplicates: float | None) 
 def _is_file_name(path: str) -> bool:
     """Tell a file's name from the name of a set on the hub ("user/name")."""
     return Path(path).suffix in (*FORMATS, ".txt") or path.startswith((".", "/", "~"))
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{KEY}.path={file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
 def _column(path: str, column: str, split: str, num: int | None) -> list[Any]:

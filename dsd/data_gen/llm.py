@@ -23,7 +23,7 @@ class Subject(BaseModel):  # name and docstring are part of what the model reads
 
 
 class LlmPrompts:
-    """Prompts written from captions. Position i tries its own k captions, from number i * k on, until the filter accepts.
+    """Prompts from captions: position i tries its own k captions, from number i * k on, until the filter accepts.
 
     So a prompt depends on its position alone, whichever process asks for it, and no answered question is asked again.
     """

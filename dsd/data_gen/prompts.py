@@ -1,10 +1,10 @@
 """Where grid prompts come from: the protocol of a source, and prompts of a file."""
 
 import json
-from pathlib import Path
 from typing import Protocol
 
 from dsd.errors import UserError
+from dsd.inputs import read_text
 from dsd.records import RELATIONS, Prompt, layout_shape
 
 EXAMPLE = '{"prompt": "...", "layout": "2x2", "panel_captions": ["...", "...", "...", "..."]}'
@@ -31,10 +31,7 @@ class JsonlPrompts:
     """
 
     def __init__(self, path: str) -> None:
-        file = Path(path)
-        if not file.is_file():
-            raise UserError(f"prompts.path={path}: no such file")
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, "prompts.path").splitlines()
         self.prompts = [self._read(f"{path}:{n}", line) for n, line in enumerate(lines, 1) if line.strip()]
         if not self.prompts:
             raise UserError(f"prompts.path={path}: no prompts in it")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dsd.models.settings import ModelSettings
+from dsd.models.settings import ModelSettings, Quantization
 from dsd.runs.settings import ShardSettings, setting
 
 
@@ -26,7 +26,9 @@ class DataGenSettings(ShardSettings):
     batch_size: int = setting("grids drawn at once; a grid does not depend on it", least=1, changes_results=False)
     model: ModelSettings = setting("the teacher's pipeline and the size of a panel", group=True)
     speed: Any = setting("how fast the transformer runs", ignored=("compile",), group=True)
-    quantization: Any = setting("fewer bits for the weights", group=True)
+    quantization: Quantization = setting("fewer bits a weight: none, int8, fp8, fp8_weights, nf4, gguf")
+    quantized_parts: list[str] = setting("parts of the pipeline that int8 and fp8 change")
+    gguf_kind: str = setting("Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0, of quantization=gguf")
     prompts: Any = setting("where prompts come from", ignored=("service.cache", "service.limits"), group=True)
     teacher: Any = setting("what draws the grids", ignored=("speed.compile",), group=True)
     vlm: Any = setting("language model that writes prompts", None, ignored=("cache", "limits"), group=True)

@@ -1,6 +1,6 @@
 """Draw grids: a batch of prompts, each with its seed -> a batch of images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -10,6 +10,8 @@ from PIL import Image
 from dsd.data_gen.prompt_encoding import text_of
 from dsd.flow import generator_at
 from dsd.models.loading import load_pipeline, to_device
+from dsd.models.quantize import quantize
+from dsd.models.settings import Quantization
 from dsd.models.speed import Speed
 from dsd.records import Prompt, layout_shape
 
@@ -40,14 +42,16 @@ class PipelineTeacher:
         num_inference_steps: int,
         guidance_scale: float,
         speed: Speed,
-        quantization: Callable[[DiffusionPipeline, torch.device], None],
+        quantization: Quantization = Quantization.none,
+        quantized_parts: Sequence[str] = ("transformer",),
+        gguf_kind: str = "Q8_0",
         device: str = "auto",
     ) -> None:
         self.device = to_device(device)
         self.panel_height, self.panel_width = panel_height, panel_width
         self.settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
         pipeline = load_pipeline(path, dtype=dtype) if isinstance(path, str) else path
-        quantization(pipeline, self.device)
+        quantize(pipeline, self.device, quantization.value, quantized_parts, gguf_kind)
         speed(pipeline, self.device, many=True)
         self.text, self.drawer = text_of(pipeline, max_sequence_length, self.device)
         self.drawer.to(self.device)

@@ -21,7 +21,7 @@ class Similarity:
             (image,),
             f"{image} is the cosine between the embeddings of the picture and of its reference.",
         )
-        if features.text is not None:
+        if features.knows_text:
             names, explained = (image, text), f"{explained} {text} is the same between the picture and its prompt."
         self.scale = Scale(names, headline=image, explained=explained, unit="cosine similarity")
 
@@ -33,7 +33,7 @@ class Similarity:
         """Score every picture by its cosines, in order."""
         drawn = self.features([drawing.picture for drawing in drawings])
         against = [self.features([drawing.reference for drawing in drawings])]
-        if self.features.text is not None:
+        if self.features.knows_text:
             against.append(self.features.text([drawing.prompt for drawing in drawings]))
         columns = [(drawn * other).sum(dim=1).tolist() for other in against]
         return [dict(zip(self.scale.names, row, strict=True)) for row in zip(*columns, strict=True)]

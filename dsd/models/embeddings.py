@@ -3,7 +3,7 @@
 A similarity below says another subject; one very near 1 says a copy of the picture, which teaches copying (SynCD).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -28,18 +28,11 @@ class Features(Protocol):
         """Embed texts: (B, D), unit length. Only where `knows_text`."""
         ...
 
-    @property
-    def text(self) -> Callable[[Sequence[str]], Tensor] | None:
-        """Embeds texts as (B, D), unit length; None where the model reads no text."""
-        ...
-
 
 class TransformersFeatures:
     """The class token of a vision model of transformers, such as DINOv2."""
 
     knows_text = False
-
-    text = None
 
     def __init__(self, name: str, path: str, device: str = "auto") -> None:
         from transformers import AutoImageProcessor, AutoModel

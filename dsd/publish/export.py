@@ -30,7 +30,8 @@ from torch import Tensor
 from dsd.errors import UserError
 from dsd.files import atomic, write_json
 from dsd.models import layouts as export
-from dsd.models.adapter import load_adapter, load_released_lora, read_adapter
+from dsd.models.adapter import load_adapter, load_released_lora
+from dsd.models.adapter_file import read_adapter
 from dsd.models.canvas import img_ids
 from dsd.models.conditional import SHARD, load_transformer
 from dsd.models.loading import load_without_encoders

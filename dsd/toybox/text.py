@@ -108,7 +108,8 @@ def build_text_encoders(clip: CLIPTokenizer, t5: T5Tokenizer) -> tuple[CLIPTextM
 def look_left(encoder: T5EncoderModel) -> None:
     """Initialise T5's relative position bias as slopes, like ALiBi's.
 
-    Two heads favour near words on the left, one favours near words on both sides. The last tag on the left of a word tells its panel. From T5's own initial bias, near zero, training finds this late.
+    Two heads favour near words on the left, one favours near words on both sides. The last tag on the left of a word
+    tells its panel. From T5's own initial bias, near zero, training finds this late.
     """
     table = encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight  # (32 buckets, 4 heads)
     half = len(table) // 2

@@ -28,9 +28,9 @@ from dsd.data_gen.grids import draw
 from dsd.data_gen.teachers import PipelineTeacher
 from dsd.files import write_json
 from dsd.flow import generator_at
-from dsd.models import quantize
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline, to_device
+from dsd.models.settings import Quantization
 from dsd.models.speed import Speed
 from dsd.pictures import png
 from dsd.records import Grid, features
@@ -57,7 +57,7 @@ def main() -> None:
     # both sides share the weights, unless ours are compiled or quantised
     own = pipeline if device.type == "cpu" and arguments.quantization == "none" else stock(arguments.shape, device)
     teacher = PipelineTeacher(
-        own, "", **settings, speed=speed, quantization=getattr(quantize, arguments.quantization), device=str(device)
+        own, "", **settings, speed=speed, quantization=Quantization(arguments.quantization), device=str(device)
     )
     pipeline.set_progress_bar_config(disable=True)
     prompt_at, times = ToyboxPrompts("2x2", "same", 0), ([], [])

@@ -19,13 +19,13 @@ from collections.abc import Callable
 
 import torch
 from diffusers.training_utils import cast_training_params
+from dsd.train.activations import checkpoint_blocks
 
 from dsd.files import write_json
 from dsd.models.adapter import build_student, trainable_parameters
 from dsd.models.flops import lora_step_flops, matmul_flops
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline, to_device
-from dsd.train.activations import checkpoint_blocks
 from dsd.train.loop import velocity_model
 from dsd.train.loss import Batch, flow_loss
 

@@ -169,7 +169,7 @@ def test_a_strict_judge_scores_parts(run, grids, tmp_path) -> None:
 
 
 def test_bounds_of_the_toybox_s_judge_are_refused_before_any_call(refused, grids, tmp_path) -> None:
-    """`judge=vlm` with such a selection used to end in a ValueError of the toybox's parser, after all paid calls."""
+    """`judge=vlm` with such a selection used to end in a ValueError of the toybox's parser, after paid calls."""
     exclude = "selection.exclude={_target_: dsd.toybox.judge.HeldOutSubjects}"
     with serve(answer) as server:
         ask = settings(server.url, grids, tmp_path)

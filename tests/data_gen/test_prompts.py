@@ -110,7 +110,9 @@ def test_prompts_about_evaluation_subjects_are_reported(run, refused, tmp_path) 
     (row,) = (tmp_path / "out" / "overlap.csv").read_text().splitlines()[1:]
     assert row.endswith("a violin with a chipped scroll and amber varnish,violin")
     assert read_manifest(tmp_path / "out", "data_gen")["counts"]["overlapping"] == 1
-    assert "no .txt files there" in refused("data_gen", f"evaluation_captions={tmp_path / 'out'}", *here)
+    (tmp_path / "empty").mkdir()
+    assert "no .txt files there" in refused("data_gen", f"evaluation_captions={tmp_path / 'empty'}", *here)
+    assert "no such folder" in refused("data_gen", f"evaluation_captions={tmp_path / 'nothing'}", *here)
 
 
 CAPTIONS = ["a fox in the snow", "a crowd", "an old teapot", "fog", "mist", "rain", "a blue tram", "x", "y"]
