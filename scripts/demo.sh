@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/stages.sh
+# shellcheck disable=SC2016  # Hydra fills in ${method.name}
 small=(
   data_gen.output_dir=outputs/smoke/grids data_gen.num_grids=12 data_gen.rows_per_shard=8
   curate.grids=outputs/smoke/grids curate.output_dir=outputs/smoke/pairs curate.rows_per_shard=8
@@ -19,7 +20,7 @@ small=(
 )
 if [[ ${1:-} == smoke ]]; then set -- "${small[@]}" "${@:2}"; fi
 take_overrides "$@"
-demo() { stage "$1" "experiment=toybox_demo/$1" "${@:2}"; }
+demo() { stage "$1" "experiment=toybox_demo/${1/curate/curation}" "${@:2}"; }
 began=$SECONDS
 
 demo data_gen                     # prompts -> grids: the teacher draws one subject in four panels

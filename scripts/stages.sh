@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Run stages and jobs side by side; sourced by demo.sh, study.sh, claims.sh and slurm/pipeline.sh.
 #
 # An override with a stage's name before it goes to that stage: train.num_steps=3000 is num_steps=3000 for dsd-train.
@@ -8,8 +9,7 @@ take_overrides() {  # take_overrides OVERRIDE...: keep them for `stage`; an over
   local override
   for override in "$@"; do
     if [[ ! $override =~ ^(data_gen|curate|train|infer|evaluate)\.[^=]+= ]]; then
-      echo "$(basename "$0"): $override: write the stage before it, such as train.$override" >&2
-      echo "  (data_gen, curate, train, infer or evaluate)" >&2
+      echo "$(basename "$0"): $override: name its stage: data_gen., curate., train., infer. or evaluate.$override" >&2
       exit 2
     fi
     given+=("$override")
@@ -30,19 +30,20 @@ stage() {  # stage STAGE OVERRIDE...: run its command; what was given for the st
   "dsd-${1//_/-}" "${@:2}" "${overrides[@]}"
 }
 
-# Jobs side by side: JOBS of them (by default one a core), each with one thread.
-one_thread_each() {
+side_by_side() {  # side_by_side: prepare for `start`; JOBS at a time, by default one a core, each with one thread
   jobs=${JOBS:-$(env -u OMP_NUM_THREADS nproc)}  # nproc would count OMP_NUM_THREADS
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-  failed=0
+  failures=$(mktemp)
+  trap 'rm -f "$failures"' EXIT
 }
 
 start() {  # start COMMAND...: run it in the background as soon as a place is free
-  while (($(jobs -rp | wc -l) >= jobs)); do wait -n || failed=1; done
-  "$@" &
+  local what="$*"
+  while (($(jobs -rp | wc -l) >= jobs)); do wait -n || true; done
+  (trap '(($? == 0)) || echo "$what has failed" >> "$failures"' EXIT; "$@") &
 }
 
-finish() {  # wait for every job; fails if one of them has failed
-  while (($(jobs -rp | wc -l))); do wait -n || failed=1; done
-  return "$failed"
+finish() {  # finish: wait for all that was started; fails, and names what has failed, if anything has
+  wait
+  [[ ! -s $failures ]] || { cat "$failures" >&2; return 1; }
 }
