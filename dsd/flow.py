@@ -13,28 +13,28 @@ from torch import Tensor
 
 
 def add_noise(latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
-    """(B, ...) on the straight path between image and noise."""
+    """Mix latents and noise at noise levels `sigmas` (B,): the straight path from image to noise."""
     sigmas = expand(sigmas, latents)
     return (1 - sigmas) * latents + sigmas * noise
 
 
 def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
-    """The path's derivative by sigma: what the model predicts."""
+    """Compute the path's derivative by sigma, which the model predicts."""
     return noise - latents
 
 
 def denoised(noisy_latents: Tensor, velocity: Tensor, sigmas: Tensor) -> Tensor:
-    """The image that a velocity points to: the inverse of `add_noise`."""
+    """Convert a velocity to the clean latents; undoes `add_noise`."""
     return noisy_latents - expand(sigmas, noisy_latents) * velocity
 
 
 def expand(sigmas: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B, 1, ...), to broadcast over `like`."""
+    """Reshape (B,) to (B, 1, ...), to broadcast over `like`."""
     return sigmas.to(like).view(-1, *[1] * (like.ndim - 1))
 
 
 def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
-    """Move time towards noise (SD3, section 5.3.2); 1 leaves it."""
+    """Move noise levels towards noise (SD3, section 5.3.2); 1 leaves them."""
     return shift * sigmas / (1 + (shift - 1) * sigmas)
 
 
@@ -45,13 +45,13 @@ def shift_for_tokens(
     base_mu: float = 0.5,
     max_mu: float = 1.15,
 ) -> float:
-    """FLUX's shift by size, exp(mu) with mu linear in the number of tokens; the defaults are FLUX.1-dev's."""
+    """Compute FLUX's shift, exp(mu) with mu linear in the number of tokens; the defaults are FLUX.1-dev's."""
     slope = (max_mu - base_mu) / (max_tokens - base_tokens)
     return math.exp(base_mu + slope * (num_image_tokens - base_tokens))
 
 
 class Sigmas(Protocol):
-    """Draws the times of training samples; `num_tokens` is a canvas's."""
+    """Draws the noise levels of training samples; `num_tokens` is a canvas's."""
 
     def __call__(self, num: int, generator: torch.Generator, num_tokens: int) -> Tensor: ...
 
@@ -86,11 +86,11 @@ def shift_of(shift: float | None, num_tokens: int) -> float:
 
 
 def seed_at(seed: int, *position: int) -> int:
-    """A 63-bit seed that is a function of (seed, position): neighbours share nothing, batch and rank play no part."""
-    # SeedSequence takes (1,) and (1, 0) for the same, hence the length.
+    """Derive a 63-bit seed from a seed and a position. Neighbours share nothing; batch and rank play no part."""
+    # SeedSequence treats (1,) and (1, 0) alike, so the length goes in, too.
     return int(np.random.SeedSequence((len(position), seed, *position)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generator_at(seed: int, *position: int) -> torch.Generator:
-    """A CPU generator for one position of a run; `generator_at(seed)` alone is `torch`'s own seeding."""
+    """Make a CPU generator for one position of a run; without a position it is seeded as `torch` does."""
     return torch.Generator("cpu").manual_seed(seed_at(seed, *position) if position else seed)

@@ -1,4 +1,4 @@
-"""Pictures saved with how they were made, on one sheet for people to look at, and a sheet cut into its panels."""
+"""Save pictures with how they were made, put them on a sheet to look at, and cut a grid into its panels."""
 
 import json
 import textwrap
@@ -20,7 +20,7 @@ PAD, LINE, INK, PAPER = 8, 15, (40, 40, 48), (255, 255, 255)
 
 
 def picture_format(path: str | Path) -> str:
-    """Pillow's name of the format that a file's ending asks for. UserError where there is none."""
+    """Find Pillow's name of the format for a file's ending. UserError where there is none."""
     suffix = Path(path).suffix.lower()
     Image.init()
     if Image.EXTENSION.get(suffix) not in Image.SAVE:
@@ -29,7 +29,7 @@ def picture_format(path: str | Path) -> str:
 
 
 def save_picture(picture: Image.Image, path: str | Path, prompt: str, seed: int, settings: Mapping[str, Any]) -> None:
-    """Write a picture whole or not at all; a PNG carries prompt, seed, settings (JSON) and our version as text."""
+    """Write a picture; a PNG carries prompt, seed, settings (JSON) and our version as text."""
     kind, said = picture_format(path), PngInfo()
     known = {"prompt": prompt, "seed": seed, "settings": json.dumps(settings), "software": f"dsd {dsd.__version__}"}
     for name, value in known.items():
@@ -41,7 +41,7 @@ def save_picture(picture: Image.Image, path: str | Path, prompt: str, seed: int,
 def contact_sheet(
     images: Sequence[Image.Image], labels: Sequence[str], columns: int, cell: int = 256, lines: int = 4
 ) -> Image.Image:
-    """Images in rows of `columns`, each fitted into a square of `cell` pixels, its label wrapped below it."""
+    """Put images in rows of `columns`, each fitted into a square of `cell` pixels, its label wrapped below it."""
     font = ImageFont.load_default(size=12)
     rows = -(-len(images) // columns)
     height = cell + (lines if any(labels) else 0) * LINE + PAD
@@ -61,7 +61,7 @@ def axes_sheet(
     columns: tuple[str, Sequence[str]],
     cell: int = 256,
 ) -> Image.Image:
-    """A picture for each (row's value, column's value), under the columns' values and beside the rows'.
+    """Put a picture at each (row's value, column's value), with the values as labels.
 
     `rows` and `columns` are each a name and its values; a name of "" has no labels.
     """  # fmt: skip
@@ -83,22 +83,22 @@ def axes_sheet(
 
 
 def _fitted(image: Image.Image, cell: int) -> Image.Image:
-    """Within a square of `cell` pixels. Enlarging keeps pixels visible as they are; shrinking averages them."""
+    """Fit an image into a square of `cell` pixels: enlarging repeats pixels, shrinking averages them."""
     scale = cell / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.convert("RGB").resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
-def cut(sheet: Image.Image, layout: str) -> list[Image.Image]:
-    """The panels, row by row, all of one size; a remainder of pixels on the right and below is dropped."""
+def cut(grid: Image.Image, layout: str) -> list[Image.Image]:
+    """Cut a grid into panels of one size, row by row; a remainder of pixels on the right and below is dropped."""
     rows, columns = layout_shape(layout)
-    height, width = sheet.height // rows, sheet.width // columns
+    height, width = grid.height // rows, grid.width // columns
     corners = [(column * width, row * height) for row in range(rows) for column in range(columns)]
-    return [sheet.crop((x, y, x + width, y + height)) for x, y in corners]
+    return [grid.crop((x, y, x + width, y + height)) for x, y in corners]
 
 
 def png(image: Image.Image) -> bytes:
-    """The image as PNG bytes, the same bytes for the same pixels."""
+    """Encode an image as PNG: the same bytes for the same pixels."""
     buffer = BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

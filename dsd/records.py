@@ -1,4 +1,4 @@
-"""What the stages hand on. A record is one row of a Parquet shard; its fields are the columns, in this order.
+"""Records that stages hand on. A record is one row of a Parquet shard; its fields are the columns, in this order.
 
 `features(Grid)` gives the `datasets.Features` of a record, `Grid(**row)` reads a row back.
 """
@@ -88,7 +88,7 @@ class ReferenceSet:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge said of two panels of a grid, kept beside the grids: selecting reads it, and costs nothing."""
+    """The judge's answer on two panels of a grid. Selection reads it and asks nobody."""
 
     grid: int  # index of the Grid
     first: int  # panels, counted row by row from 0; first < second
@@ -139,7 +139,7 @@ def features(record: type) -> "Features":
 
 
 def layout_shape(layout: str) -> tuple[int, int]:
-    """ "2x2" -> (rows, columns)."""
+    """Read "2x2" as (rows, columns)."""
     if layout not in LAYOUTS:
         raise UserError(f"layout {layout!r} is unknown; choose one of {', '.join(LAYOUTS)} (rows x columns)")
     return LAYOUTS[layout]

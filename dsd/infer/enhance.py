@@ -1,6 +1,6 @@
-"""Prompt enhancement: describe the reference, then write the user's prompt out (released code, two calls of Gemini).
+"""Enhance a prompt in two calls: describe the reference, then enrich the user's prompt (as the released code does).
 
-Whatever happens, a picture is drawn: where the provider fails, the user's own prompt is used, and a warning says so.
+A failing provider never stops a picture: the user's own prompt is used then, and a warning says so.
 """
 
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Enhancer:
-    """Reference and prompt -> prompt. The service keeps its answers, so a picture and a prompt are asked about once."""
+    """Turns a reference and a prompt into an enhanced prompt. The service keeps its answers and asks nothing twice."""
 
     def __init__(self, service: Service, describe: str, enrich: str) -> None:
         for field in ("{description}", "{prompt}"):
@@ -24,12 +24,12 @@ class Enhancer:
         self.service, self.describe, self.enrich = service, describe, enrich
 
     def __call__(self, reference: Image.Image, prompt: str) -> str:
-        """The enhanced prompt, or `prompt` itself where there is none."""
+        """Return the enhanced prompt, or `prompt` itself where the provider fails."""
         try:
             description = self.service.ask(Question(self.describe, (reference,)))
             question = self.enrich.replace("{description}", description).replace("{prompt}", prompt)
             enhanced = " ".join(self.service.ask(Question(question)).strip('"').split())
-        except (ChatError, UserError) as error:  # a picture is worth drawing even when the provider is down
+        except (ChatError, UserError) as error:  # the picture is drawn even when the provider is down
             log.warning('prompt not enhanced, "%s" is used as it is: %s', _short(prompt), error)
             return prompt
         log.info('prompt enhanced: "%s"', enhanced)

@@ -1,6 +1,6 @@
-"""Ways to answer a job: the student, and the baselines it is measured against."""
+"""Draw a job: the student, and the baselines it is measured against."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,81 +11,68 @@ from torchvision.transforms.functional import to_pil_image
 
 from dsd.flow import generator_at
 from dsd.models.canvas import to_pixels
-from dsd.models.loading import load_pipeline, to_device
+from dsd.models.loading import load_pipeline
 from dsd.models.speed import Speed
 from dsd.pipeline.pipeline import DSDPipeline
 
-Prepare = Callable[[DiffusionPipeline, torch.device], None]  # see quantize.py and memory.py
-
 
 class Method(Protocol):
-    """References and prompts, each with its seed -> images; one never depends on the others of its batch."""
+    """Draws pictures. A picture never depends on the others of its batch."""
 
     def __call__(
         self, references: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
-    ) -> list[Image.Image]: ...
+    ) -> list[Image.Image]:
+        """Draw a picture for every reference, prompt and seed."""
+        ...
 
 
-@dataclass
-class Settings:
-    """How a picture is drawn: the pipeline's own names."""
+@dataclass(frozen=True)
+class Parts:
+    """What a method is made of."""
 
-    height: int
-    width: int
-    num_inference_steps: int
-    guidance_scale: float
-    image_guidance_scale: float
-    text_guidance_scale: float
-    negative_prompt: str
-    no_cfg_until_timestep: int
-    norm_balanced: bool
-    guidance_batching: bool | None
-    fit: str
-    max_sequence_length: int
+    path: str  # of the base: folder, hub id or pkg://
+    dtype: str
+    device: torch.device
+    settings: Mapping[str, Any]  # how a picture is drawn, by the pipeline's names
+    adapter: str | None
+    transformer: str | None
+    lora: str | None
+    style_loras: Sequence[str]
+    speed: Speed
+    prepare: Callable[[DiffusionPipeline], None]  # quantises, speeds up and places a pipeline
 
 
 class Student:
     """The conditional model: a base with an adapter, or a released transformer with its LoRA."""
 
-    def __init__(
-        self,
-        name: str,
-        path: str,
-        dtype: str,
-        device: str,
-        settings: Any,
-        adapter: str | None,
-        transformer: str | None,
-        lora: str | None,
-        style_loras: Sequence[str],
-        quantization: Prepare,
-        memory: Prepare,
-        speed: Speed,
-    ) -> None:
-        where = to_device(device)
-        self.settings, self.one_by_one = dict(settings), speed.step_cache is not None
+    def __init__(self, parts: Parts, name: str, takes_adapter: bool) -> None:
+        speed = parts.speed
+        self.settings, self.one_by_one = dict(parts.settings), speed.step_cache is not None
         self.pipeline: Any = DSDPipeline.from_base(
-            path, adapter, transformer, lora, dict(map(weighted, style_loras)), fuse=speed.fuse, dtype=dtype
-        )
-        quantization(self.pipeline, where)
-        speed(self.pipeline, where)
+            parts.path, parts.adapter, parts.transformer, parts.lora, dict(map(weighted, parts.style_loras)),
+            fuse=speed.fuse, dtype=parts.dtype,
+        )  # fmt: skip
         self.pipeline.precompute = speed.precompute
         self.pipeline.guidance_batching = not self.one_by_one  # a step cache has one context a pass
-        memory(self.pipeline, where)
+        parts.prepare(self.pipeline)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def __call__(
         self, references: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        if self.one_by_one and len(prompts) > 1:  # a step cache looks at its whole batch
+        """Draw every reference's subject as its prompt says."""
+        if self.one_by_one and len(prompts) > 1:  # a step cache compares whole batches
             jobs = zip(references, prompts, seeds, strict=True)
             return [picture for reference, prompt, seed in jobs for picture in self([reference], [prompt], [seed])]
         generators = [generator_at(seed) for seed in seeds]
-        return self.pipeline(list(prompts), list(references), generator=generators, **self.settings).images
+        images: list[Image.Image] = self.pipeline(
+            list(prompts), list(references), generator=generators, **self.settings
+        ).images
+        return images
 
 
 def weighted(style_lora: str) -> tuple[str, float]:
-    """ "ink.safetensors:0.8" -> ("ink.safetensors", 0.8); without a number, 1."""
+    """Read "ink.safetensors:0.8" as ("ink.safetensors", 0.8); without a number, the weight is 1."""
     path, _, weight = style_lora.rpartition(":")
     try:
         return (path, float(weight)) if path else (style_lora, 1.0)
@@ -96,29 +83,32 @@ def weighted(style_lora: str) -> tuple[str, float]:
 class TextOnly:
     """The base model by itself: what a prompt can tell without a picture."""
 
-    def __init__(self, name: str, path: str, dtype: str, device: str, settings: Any) -> None:
+    def __init__(self, parts: Parts, name: str, takes_adapter: bool) -> None:
         known = ("height", "width", "num_inference_steps", "guidance_scale", "max_sequence_length")
-        self.settings = {name: settings[name] for name in known}
-        self.pipeline = load_pipeline(path, dtype=dtype, device=device)
+        self.settings = {key: parts.settings[key] for key in known}
+        self.pipeline: Any = load_pipeline(parts.path, dtype=parts.dtype, device=str(parts.device))
         self.pipeline.set_progress_bar_config(disable=True)
 
     @torch.inference_mode()
     def __call__(
         self, references: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
+        """Draw the prompts."""
         generators = [generator_at(seed) for seed in seeds]
-        return self.pipeline(prompt=list(prompts), generator=generators, **self.settings).images
+        images: list[Image.Image] = self.pipeline(prompt=list(prompts), generator=generators, **self.settings).images
+        return images
 
 
 class CopyPaste:
     """The reference as it is: everything kept, nothing followed."""
 
-    def __init__(self, name: str, settings: Any) -> None:
-        self.size = settings["height"], settings["width"], settings["fit"]
+    def __init__(self, parts: Parts, name: str, takes_adapter: bool) -> None:
+        self.size = parts.settings["height"], parts.settings["width"], parts.settings["fit"]
 
     def __call__(
         self, references: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
+        """Fit the references into the panel."""
         height, width, fit = self.size
         pixels = [to_pixels(image, height, width, fit) / 2 + 0.5 for image in references]
         return [to_pil_image((panel * 255).round().byte()) for panel in pixels]

@@ -1,7 +1,6 @@
-"""What a set of jobs leaves for people: every picture as a file, and the first ones beside their references."""
+"""Write what a set of jobs leaves for people: every picture as a file, and a sheet of the first ones."""
 
 import re
-from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -9,27 +8,40 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
+from dsd.files import atomic
 from dsd.pictures import contact_sheet, save_picture
 
 
 def save_pictures(rows: Dataset, folder: Path, settings: dict[str, Any]) -> None:
-    """Every result as a file, named by its job; those that are there already stay."""
-    names: Counter[str] = Counter()
+    """Write every result as a file named by its job; files that are there already stay."""
+    taken: set[str] = set()
     for row in rows:
-        name = re.sub(r"[^\w.-]+", "-", Path(row["job"]).stem)
-        names[name] += 1
-        path = folder / (f"{name}.png" if names[name] == 1 else f"{name}-{names[name]}.png")
+        path = folder / f"{free_name(row['job'], taken)}.png"
         if not path.exists():
             save_picture(row["image"], path, row["prompt"], row["seed"], settings)
 
 
-def overview(rows: Dataset) -> Image.Image:
-    """Each reference with what was made of it beside it."""
-    groups = [list(group) for _, group in groupby(rows, lambda row: row["reference"].tobytes())]
+def free_name(job: str, taken: set[str]) -> str:
+    """Make a file name of a job's name, of at most 100 characters, that is not taken; upper and lower case are one."""
+    stem = re.sub(r"[^\w.-]+", "-", Path(job).stem)[:100].strip(".") or "picture"
+    name, number = stem, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.lower())
+    return name
+
+
+def overview(rows: Dataset, path: Path, num: int = 24) -> Path:
+    """Write a sheet of the first pictures, each reference with what was drawn of it; return its path."""
+    shown = rows.select(range(min(num, len(rows))))
+    groups = [list(group) for _, group in groupby(shown, lambda row: row["reference"].tobytes())]
     most = 1 + max(map(len, groups))
     blank = Image.new("RGB", groups[0][0]["image"].size, "white")
     pictures, labels = [], []
     for group in groups:
         pictures += [group[0]["reference"], *(row["image"] for row in group), *[blank] * (most - 1 - len(group))]
         labels += ["reference", *(row["prompt"] for row in group), *[""] * (most - 1 - len(group))]
-    return contact_sheet(pictures, labels, columns=most * max(1, 9 // most), cell=144)
+    with atomic(path) as temporary:
+        contact_sheet(pictures, labels, columns=most * max(1, 9 // most), cell=144).save(temporary, "PNG")
+    return path

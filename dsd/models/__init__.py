@@ -1,1 +1,1 @@
-"""The conditional transformer and everything around it that training and inference share, to the bit."""
+"""The student and everything around it that training and inference share, to the bit."""

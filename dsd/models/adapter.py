@@ -1,37 +1,22 @@
-"""The adapter: LoRA on the attention projections and the condition embedder, in one safetensors file.
-
-The file's metadata says what it was made for: base model, rank, alpha, geometry. Its LoRA keys are diffusers' own
-(`transformer.<module>.lora_A.weight`), its condition embedder is the released `c_embedder.weight`, `c_embedder.bias`.
-"""
+"""Make a transformer a student: build one for training, load a trained one, stack LoRAs of others on it."""
 
 import hashlib
-import json
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import dsd
 from dsd.errors import UserError
-from dsd.files import atomic
+from dsd.models.adapter_file import lora_modules, read_adapter, refuse_misfit, target_pattern
 from dsd.models.conditional import SplitEmbedder, set_joint_embedder, split
+from dsd.models.tensors import read_tensors, refuse_not_finite
 
-ADAPTER = "adapter.safetensors"
-NAME = "dsd"  # of the LoRA within peft, when it is not fused
-# What the released LoRA holds; in single blocks only to_q, to_k, to_v exist.
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-ALL_LINEAR = (*ATTENTION, "net.0.proj", "net.2", "proj_mlp", "proj_out")
-TARGETS = {"attention": ATTENTION, "all_linear": ALL_LINEAR}
+NAME = "dsd"  # the LoRA's name within peft, when it is not fused
 
 
 def build_student(
@@ -44,13 +29,11 @@ def build_student(
     seed: int = 0,
     init: str | Path | None = None,
 ) -> FluxTransformer2DModel:
-    """Turn a base transformer into the trainable student, in place: base frozen, LoRA added, condition embedder open.
+    """Make a base transformer trainable as a student, in place: base frozen, LoRA added, condition embedder trained.
 
-    At step 0 it computes what the base does: LoRA's B and the condition embedder begin at zero. Rank 0 is no LoRA: all
-    of the transformer is trained. With `init`, an adapter, that is merged first, and the LoRA alone is trained over it.
+    At step 0 it computes what the base computes: LoRA's B and the condition embedder begin at zero. Rank 0 means no
+    LoRA: the whole transformer is trained. `init` is an adapter that is merged first; then the LoRA alone is trained.
     """
-    if targets not in TARGETS:
-        raise UserError(f"lora.targets={targets!r} is unknown; choose one of {', '.join(TARGETS)}")
     transformer.requires_grad_(rank == 0)
     if init is not None:
         load_adapter(transformer, init, fuse=True)
@@ -61,8 +44,7 @@ def build_student(
         return transformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        names = "|".join(map(re.escape, TARGETS[targets]))
-        pattern = rf"(single_)?transformer_blocks\.\d+\..*({names})"
+        pattern = target_pattern(targets)
         transformer.add_adapter(
             LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
         )
@@ -72,22 +54,12 @@ def build_student(
 
 
 def trainable_parameters(transformer: FluxTransformer2DModel) -> dict[str, nn.Parameter]:
-    """By name: LoRA and condition embedder, or everything."""
+    """List what is trained by name: LoRA and condition embedder, or everything."""
     return {name: p for name, p in transformer.named_parameters() if p.requires_grad}
 
 
-@contextmanager
-def without_lora(student: Any) -> Iterator[None]:
-    """Compute with the weights that the LoRA was put over."""
-    student.disable_lora()
-    try:
-        yield
-    finally:
-        student.enable_lora()
-
-
 def adapter_state(trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole trainable tensors by their parameters' names -> the adapter's tensors under the names of the file."""
+    """Rename whole trainable tensors from their parameters' names to those of the adapter file."""
     embedder = "x_embedder.c_embedder."
     return {
         name.removeprefix("x_embedder.")
@@ -106,7 +78,7 @@ def stacked(
     second: Mapping[str, Tensor],
     second_lora: Mapping[str, Any],
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Two LoRAs as one that does both, exactly: ranks add up, scales go into the Bs. Returns it and its settings."""
+    """Join two LoRAs into one that does both, exactly: ranks add up, the Bs carry the scales. Also its settings."""
     scales = [scale_of(lora) for lora in (first_lora, second_lora)]
     found = {name: tensor for name, tensor in first.items() if "lora_" not in name}
     for name in sorted({n for state in (first, second) for n in state if "lora_" in n}):
@@ -120,41 +92,16 @@ def stacked(
 
 
 def scale_of(lora: Mapping[str, Any]) -> float:
-    """What peft multiplies BA by."""
+    """Compute the factor by which peft multiplies BA."""
     if lora["use_dora"]:
         raise UserError("a DoRA cannot be stacked with another; use lora.use_dora=false in both stages")
     return lora["alpha"] / (lora["rank"] ** 0.5 if lora["use_rslora"] else lora["rank"])
 
 
-def save_adapter(path: str | Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write the one file. `metadata` (JSON values) holds at least `base` and `lora`, see `describe`."""
-    versions = {"dsd": dsd.__version__, "diffusers": diffusers.__version__, "torch": torch.__version__}
-    text = {name: json.dumps(value) for name, value in {**metadata, "versions": versions}.items()}
-    with atomic(path) as temporary:
-        save_file(state, temporary, metadata={"format": "pt", **text})
-
-
-def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of an adapter file, or of the folder that holds one."""
-    path = Path(path)
-    path = path / ADAPTER if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"{path}: no such adapter; train one with dsd-train, or give adapter=path/to/{ADAPTER}")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items() if k != "format"}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: not a whole adapter file ({error})") from error
-    if "c_embedder.weight" not in state or "base" not in metadata:
-        raise UserError(f"{path}: no condition embedder in it; an adapter that dsd-train wrote is needed")
-    return state, metadata
-
-
 def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bool = True) -> dict[str, Any]:
-    """Make a base transformer conditional, in place; returns the file's metadata.
+    """Make a base transformer conditional, in place; return the file's metadata.
 
-    `fuse` merges W + BA once, in fp32, which is exact to rounding and faster; otherwise LoRA stays a peft adapter named
+    `fuse` merges W + BA once, which is exact to rounding and faster; otherwise the LoRA stays a peft adapter named
     "dsd". UserError where the adapter was made for another base.
     """
     state, metadata = read_adapter(path)
@@ -164,21 +111,18 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bo
             f"{path}: made for another base (its {metadata['base']['path']} has fingerprint {there}, this one {here}); "
             "give the model= that it was trained on"
         )
+    refuse_misfit(path, state, metadata, transformer)
     c_weight, c_bias = state.pop("c_embedder.weight"), state.pop("c_embedder.bias")
-    alphas = {"r": metadata["lora"]["rank"], "lora_alpha": metadata["lora"]["alpha"]}
     config = LoraConfig(
-        **alphas,
-        target_modules=sorted(
-            {name.removeprefix("transformer.").rsplit(".lora_", 1)[0] for name in state if ".lora_A" in name}
-        ),
+        r=metadata["lora"]["rank"],
+        lora_alpha=metadata["lora"]["alpha"],
+        target_modules=sorted(lora_modules(state)),
         use_rslora=metadata["lora"]["use_rslora"],
         use_dora=metadata["lora"]["use_dora"],
     )
     transformer.add_adapter(config, adapter_name=NAME)
     lora = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
-    unknown = set_peft_model_state_dict(transformer, lora, adapter_name=NAME).unexpected_keys
-    if unknown:
-        raise UserError(f"{path}: {len(unknown)} unknown tensors, such as {unknown[0]}")
+    set_peft_model_state_dict(transformer, lora, adapter_name=NAME)
     if fuse:
         transformer.fuse_lora(adapter_names=[NAME])
         transformer.unload_lora()
@@ -187,13 +131,12 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bo
 
 
 def load_released_lora(transformer: FluxTransformer2DModel, file: Path, fuse: bool = True) -> None:
-    """`pytorch_lora_weights.safetensors` over a released transformer, in place."""
-    if not file.is_file():
-        raise UserError(f"{file}: no such LoRA file")
+    """Load `pytorch_lora_weights.safetensors` over a released transformer, in place."""
+    state, _ = read_tensors(file)
+    refuse_not_finite(file, state)
     try:
-        state = load_file(file)
         transformer.load_lora_adapter(state, prefix="transformer", adapter_name=NAME)
-    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{file}: not a LoRA of this transformer: {_first_line(error)}") from error
     if NAME not in getattr(transformer, "peft_config", {}):
         raise UserError(f"{file}: no LoRA tensors of this transformer in it")
@@ -206,14 +149,15 @@ def add_style_loras(pipeline: FluxPipeline, loras: Mapping[str, float], fuse: bo
     """Stack LoRAs that others trained on the base (files, folders or hub ids, each with its weight) on the student."""
     names = {f"style_{number}": path for number, path in enumerate(loras)}
     for name, path in names.items():
-        if path.endswith(".safetensors") and not Path(path).is_file():
-            raise UserError(f"{path}: no such LoRA file")
-        where = {"weight_name": Path(path).name} if Path(path).is_file() else {}
+        where = {}
+        if Path(path).suffix or Path(path).is_file():
+            refuse_not_finite(path, read_tensors(path)[0])
+            where = {"weight_name": Path(path).name}
         try:
             pipeline.load_lora_weights(
                 str(Path(path).parent) if where else path, adapter_name=name, use_safetensors=True, **where
             )
-        except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
             raise UserError(f"{path}: not a LoRA of this base: {_first_line(error)}") from error
         if name not in getattr(pipeline.transformer, "peft_config", {}):
             raise UserError(f"{path}: no LoRA tensors of this base's transformer in it")
@@ -231,12 +175,12 @@ def _first_line(error: Exception) -> str:
 
 
 def describe(transformer: FluxTransformer2DModel, path: str) -> dict[str, str]:
-    """What an adapter's metadata says of its base. Call it before the student is built."""
+    """Describe the base for an adapter's metadata. Call it before the student is built."""
     return {"path": path, "fingerprint": fingerprint(transformer)}
 
 
 def fingerprint(transformer: FluxTransformer2DModel) -> str:
-    """12 hex digits of a base's input and output layers in bf16: the same base, whatever it was loaded as."""
+    """Name a base by 12 hex digits of its input and output layers in bf16, whatever dtype it was loaded in."""
     embedder = transformer.x_embedder
     weights = (
         (embedder.x_embedder if isinstance(embedder, SplitEmbedder) else embedder).weight,

@@ -43,7 +43,10 @@ def to_pixels(image: Image.Image, height: int, width: int, fit: str = "crop") ->
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a picture of any mode to what a person sees: upright, 8 bits, on white."""
-    image = ImageOps.exif_transpose(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF, for which Pillow has no common class: the picture stays as it is stored
+        image = image.copy()
     if image.mode.startswith("I;16") or image.mode == "I":
         image = image.point(lambda value: value / 256).convert("L")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

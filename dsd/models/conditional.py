@@ -4,8 +4,8 @@ The released code computes `x_embedder(x) + c_embedder(c)`. That is one Linear o
 model *is* `FluxTransformer2DModel(in_channels=2C, out_channels=C)`, the layout of diffusers' Flux control pipelines:
 hooks, attention backends, compilation, quantisers and loaders work on it with no transformer class of ours.
 
-While training, the two halves are apart (`SplitEmbedder`), because the base half stays frozen and the condition half
-trains in full. Two ordinary Linear layers survive every sharding strategy, which masks on gradients do not.
+In training the two halves are separate Linear layers (`SplitEmbedder`): the base half stays frozen, the condition half
+trains in full. Two ordinary Linear layers work with every sharding strategy; masks on gradients do not.
 
 Shapes: B batch, L packed image tokens, C packed channels, D inner dimension.
 """
@@ -16,11 +16,10 @@ from pathlib import Path
 
 import torch
 from diffusers import FluxTransformer2DModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dsd.errors import UserError
+from dsd.models.tensors import read_tensors
 
 SHARD = "diffusion_pytorch_model{suffix}.safetensors"  # diffusers' name of a transformer's weights
 RELEASED_CLASS = "FluxTransformer2DConditionalModel"
@@ -39,12 +38,12 @@ class SplitEmbedder(nn.Module):
 
 
 def is_conditional(transformer: FluxTransformer2DModel) -> bool:
-    """Whether the input holds condition latents beside the noisy ones."""
+    """Tell whether the input holds condition latents beside the noisy ones."""
     return transformer.config.in_channels == 2 * transformer.out_channels
 
 
 def split(transformer: FluxTransformer2DModel) -> FluxTransformer2DModel:
-    """Widen a base transformer in place, for training: a zero-initialised condition embedder, all else untouched."""
+    """Widen a base transformer in place, for training: add a zero-initialised condition embedder, keep the rest."""
     x_embedder = transformer.x_embedder
     c_embedder = nn.Linear(x_embedder.in_features, x_embedder.out_features).to(x_embedder.weight)
     nn.init.zeros_(c_embedder.weight)
@@ -55,7 +54,7 @@ def split(transformer: FluxTransformer2DModel) -> FluxTransformer2DModel:
 
 
 def join(transformer: FluxTransformer2DModel) -> FluxTransformer2DModel:
-    """The inverse of apart: one Linear in place of a `SplitEmbedder`, in place; what inference runs and saves."""
+    """Undo `split`: merge both embedders into one Linear, which inference runs and saves."""
     embedder = transformer.x_embedder
     if isinstance(embedder, SplitEmbedder):
         set_joint_embedder(transformer, embedder.x_embedder, embedder.c_embedder.weight, embedder.c_embedder.bias)
@@ -75,7 +74,7 @@ def set_joint_embedder(
 
 
 def load_transformer(folder: str | Path, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
-    """A conditional (or plain) transformer from a folder in diffusers' or in the released layout.
+    """Load a conditional (or plain) transformer from a folder in diffusers' or in the released layout.
 
     The released file also holds its LoRA's tensors, which are expected there and ignored;
     `pytorch_lora_weights.safetensors` has them properly. UserError names the folder and what is missing, unknown, or
@@ -120,10 +119,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     if not files:
         raise UserError(f"{folder}: no .safetensors file here; weights are read from safetensors only")
     for file in files:
-        try:
-            yield from load_file(file).items()
-        except SafetensorError as error:
-            raise UserError(f"{file}: not a whole safetensors file ({error}); download or copy it again") from error
+        yield from read_tensors(file)[0].items()
 
 
 def _register(transformer: FluxTransformer2DModel, channels: int) -> None:

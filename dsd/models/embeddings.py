@@ -1,4 +1,4 @@
-"""How alike two panels are to an embedding: cheap, and asked before any vision-language model.
+"""Embed pictures (and texts), to tell how alike two panels are before any vision-language model is asked.
 
 A similarity below says another subject; one very near 1 says a copy of the picture, which teaches copying (SynCD).
 """
@@ -6,30 +6,37 @@ A similarity below says another subject; one very near 1 says a copy of the pict
 from collections.abc import Sequence
 from typing import Protocol
 
-import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModel
 
 from dsd.errors import UserError
 from dsd.models.loading import to_device
 
 
 class Features(Protocol):
-    """`name` is that of its score."""
+    """Turns pictures, and where `knows_text` also texts, into vectors."""
 
-    name: str
+    name: str  # the key of its score
+    knows_text: bool
 
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
-        """(B, D), unit length."""
+        """Embed pictures: (B, D), unit length."""
+        ...
+
+    def text(self, captions: Sequence[str]) -> Tensor:
+        """Embed texts: (B, D), unit length. Only where `knows_text`."""
         ...
 
 
 class TransformersFeatures:
-    """A vision model of transformers, such as DINOv2: its class token."""
+    """The class token of a vision model of transformers, such as DINOv2."""
+
+    knows_text = False
 
     def __init__(self, name: str, path: str, device: str = "auto") -> None:
+        from transformers import AutoImageProcessor, AutoModel
+
         self.name, self.device = name, to_device(device)
         try:
             self.processor = AutoImageProcessor.from_pretrained(path)
@@ -39,15 +46,24 @@ class TransformersFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
+        """Embed pictures: (B, D), unit length."""
         inputs = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
         hidden = self.network(**inputs.to(self.device)).last_hidden_state[:, 0]
         return torch.nn.functional.normalize(hidden.float(), dim=-1)
+
+    def text(self, captions: Sequence[str]) -> Tensor:
+        """A vision model knows no text."""
+        raise NotImplementedError
 
 
 class OpenClipFeatures:
     """A CLIP of open_clip: `model` is its name, or `local-dir:folder`, or `hf-hub:id`."""
 
+    knows_text = True
+
     def __init__(self, name: str, model: str, pretrained: str | None = None, device: str = "auto") -> None:
+        import open_clip
+
         self.name, self.device = name, to_device(device)
         try:
             network, _, self.transform = open_clip.create_model_and_transforms(model, pretrained=pretrained)
@@ -59,11 +75,12 @@ class OpenClipFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
+        """Embed pictures: (B, D), unit length."""
         pixels = torch.stack([self.transform(image.convert("RGB")) for image in images])
         return self.network.encode_image(pixels.to(self.device), normalize=True).float()
 
     @torch.inference_mode()
     def text(self, captions: Sequence[str]) -> Tensor:
-        """(B, D), unit length."""
+        """Embed texts: (B, D), unit length."""
         tokens = self.tokenizer(list(captions)).to(self.device)
         return self.network.encode_text(tokens, normalize=True).float()

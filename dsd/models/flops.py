@@ -1,4 +1,4 @@
-"""Arithmetic of FLUX: what a canvas costs, and what a device can do."""
+"""Count the floating-point operations of FLUX, and measure what a GPU can do."""
 
 import time
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def forward_flops(transformer: FluxTransformer2DModel, image_tokens: int, text_tokens: int) -> tuple[float, float]:
-    """Of one sample: (matrices, attention). FLUX.1-dev: 12.91 GFLOP a token + 4 L^2 d a block.
+    """Count one sample's forward: (matrices, attention). FLUX.1-dev: 12.91 GFLOP a token + 4 L^2 d a block.
 
     Either stream of a double block uses its own half of the weights; AdaLN acts on one vector and is left out.
     """
@@ -19,7 +19,7 @@ def forward_flops(transformer: FluxTransformer2DModel, image_tokens: int, text_t
 
 
 def lora_step_flops(transformer: FluxTransformer2DModel, image_tokens: int, text_tokens: int) -> float:
-    """Forward and backward of one sample through frozen weights with a LoRA, nothing computed twice."""
+    """Count forward and backward of one sample through frozen weights with a LoRA, without recomputing."""
     matrices, attention = forward_flops(transformer, image_tokens, text_tokens)
     tokens = image_tokens + text_tokens
     lora = sum(
@@ -31,7 +31,7 @@ def lora_step_flops(transformer: FluxTransformer2DModel, image_tokens: int, text
 
 
 def weights(block: nn.Module) -> int:
-    """Numbers in the matrices of a block that every token meets."""
+    """Count the weights in the matrices of a block that every token meets."""
     return sum(
         p.numel() for name, p in block.named_parameters()
         if p.ndim == 2 and "lora_" not in name and not name.startswith(("norm", "norm1"))
@@ -39,7 +39,7 @@ def weights(block: nn.Module) -> int:
 
 
 def matmul_flops(device: torch.device, size: int = 8192, repeats: int = 10) -> float:
-    """What this GPU does in a second with bf16 matrices: the measure of MFU."""
+    """Measure what this GPU does in a second with bf16 matrices; MFU is relative to it."""
     a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
     for _ in range(3):
         a @ a

@@ -1,4 +1,4 @@
-"""A student for others: the released layout, one merged transformer, and the names that ComfyUI reads."""
+"""Convert a student to the layouts of others: the released files, and Black Forest Labs' names, which ComfyUI reads."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from dsd.models.adapter import scale_of
 from dsd.models.conditional import RELEASED_CLASS
 
 FP8 = torch.float8_e4m3fn
-# diffusers' names and Black Forest Labs', which ComfyUI reads (diffusers.loaders.single_file_utils has the other way).
+# diffusers' names and Black Forest Labs'. (diffusers.loaders.single_file_utils converts the other way.)
 TOP = {
     "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
     "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
@@ -45,7 +45,7 @@ SINGLE = {
     "attn.norm_q": "norm.query_norm",
     "attn.norm_k": "norm.key_norm",
 }
-STACKED: dict[str, dict[str, tuple[str, ...]]] = {  # what BFL holds as one matrix, in this order
+STACKED: dict[str, dict[str, tuple[str, ...]]] = {  # Black Forest Labs stacks these into one matrix, in this order
     "double_blocks": {
         "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
         "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
@@ -55,9 +55,9 @@ STACKED: dict[str, dict[str, tuple[str, ...]]] = {  # what BFL holds as one matr
 
 
 def released(state: Mapping[str, Tensor], lora: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """An adapter's tensors -> what stands beside the base's in `transformer/`, and `pytorch_lora_weights.safetensors`.
+    """Divide an adapter's tensors into the embedder (part of `transformer/`) and `pytorch_lora_weights.safetensors`.
 
-    The released LoRA has no alpha: its Bs carry the scale.
+    The released LoRA has no alpha: its B matrices carry the scale.
     """
     scale = scale_of(lora)
     embedder = {name: tensor for name, tensor in state.items() if name.startswith("c_embedder.")}
@@ -66,13 +66,16 @@ def released(state: Mapping[str, Tensor], lora: Mapping[str, Any]) -> tuple[dict
 
 
 def released_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json of the released transformer: the base's, under the class's name."""
+    """Make config.json of the released transformer: the base's, with the released class's name."""
     return {**config, "_class_name": RELEASED_CLASS}
 
 
 def to_bfl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """diffusers' transformer -> Black Forest Labs' names: a FLUX whose `img_in` takes noise and condition, as in their
-    control models (128 channels). UserError names a tensor that has no place there."""
+    """Rename diffusers' transformer tensors to Black Forest Labs' names.
+
+    The result is a FLUX whose `img_in` takes noise and condition, as in their control models (128 channels). UserError
+    names a tensor that has no place there.
+    """
     found: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():
@@ -101,7 +104,7 @@ def to_bfl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_bfl(state: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
-    """The inverse of `to_bfl`; `width` is the transformer's inner dimension."""
+    """Undo `to_bfl`; `width` is the transformer's inner dimension."""
     found: dict[str, Tensor] = {}
     top = {theirs: ours for ours, theirs in TOP.items()}
     for name, tensor in state.items():
@@ -124,13 +127,15 @@ def from_bfl(state: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
 
 
 def swap(tensor: Tensor) -> Tensor:
-    """The last norm's scale and shift stand in the other order there."""
+    """Swap the last norm's scale and shift, which stand in the other order there."""
     return torch.cat(tensor.chunk(2)[::-1])
 
 
 def rounded(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """In bf16 or fp32; fp8 for the matrices of blocks alone, the others in bf16: plain casts, as ComfyUI and diffusers'
-    layerwise casting read them."""
+    """Cast tensors to fp32 or bf16; with fp8, the matrices of blocks alone, and the others to bf16.
+
+    These are plain casts, as ComfyUI and diffusers' layerwise casting read them.
+    """
     if dtype != FP8:
         return {name: tensor.to(dtype) for name, tensor in state.items()}
     return {

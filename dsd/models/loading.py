@@ -1,4 +1,4 @@
-"""Loading pipelines of the FLUX family from a folder, the hub, or this package."""
+"""Load pipelines from a folder, the hub, or this package."""
 
 import os
 from pathlib import Path
@@ -43,7 +43,7 @@ def load_pipeline(
     cls: type[DiffusionPipeline] = DiffusionPipeline,
     **parts: Any,
 ) -> DiffusionPipeline:
-    """A pipeline of safetensors weights on a device; `parts` replace components (None leaves one out)."""
+    """Load a pipeline from safetensors onto a device; `parts` replace components (None leaves one out)."""
     where, target = resolve(path), to_device(device)
     folder = Path(where)
     if (where.startswith((".", "/", "~")) or path.startswith(PACKAGE) or folder.exists()) and not (
@@ -61,5 +61,5 @@ def load_pipeline(
 
 
 def load_without_encoders(path: str, dtype: str = "float32") -> FluxPipeline:
-    """A FLUX pipeline of its transformer alone, on the CPU: no VAE, no text encoders."""
+    """Load a FLUX pipeline without VAE and text encoders, on the CPU."""
     return load_pipeline(path, dtype, "cpu", FluxPipeline, vae=None, text_encoder=None, text_encoder_2=None)

@@ -1,12 +1,13 @@
-"""Weights in fewer bits, by torchao, bitsandbytes or gguf: configs/quantization/*.yaml.
+"""Store weights in fewer bits, by torchao, bitsandbytes or gguf.
 
-Each is a function `(pipeline, device)`, called with every LoRA fused. Only the matrices of repeated blocks change:
-embedders, norms and the last layer are small and sensitive.
+Call it after every LoRA is fused. Only the matrices of repeated blocks change: embedders, norms and the last layer are
+small and sensitive.
 """
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import BitsAndBytesConfig, DiffusionPipeline, GGUFQuantizationConfig
@@ -18,17 +19,25 @@ GGUF_KINDS = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")  # what the package gguf q
 FP8_CAPABILITY = (8, 9)  # of the first NVIDIA GPUs with fp8 matmuls
 
 
-def none(pipeline: DiffusionPipeline, device: torch.device) -> None:
-    """The weights as they are."""
+def quantize(
+    pipeline: Any, device: torch.device, kind: str, parts: Sequence[str] = ("transformer",), gguf_kind: str = "Q8_0"
+) -> None:
+    """Quantise a pipeline in place; `kind` is a member of `dsd.models.settings.Quantization`."""
+    if kind == "nf4":
+        nf4(pipeline, device)
+    elif kind == "gguf":
+        gguf(pipeline, device, gguf_kind)
+    elif kind != "none":
+        {"int8": int8, "fp8": fp8, "fp8_weights": fp8_weights}[kind](pipeline, device, parts)
 
 
 def int8(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] = ("transformer",)) -> None:
-    """Weights in 8-bit integers, a scale a row (torchao); matmuls in the module's own dtype."""
+    """Store weights as 8-bit integers with a scale a row (torchao); matmuls keep the module's dtype."""
     _torchao(pipeline, device, parts, "Int8WeightOnlyConfig")
 
 
 def fp8(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] = ("transformer",)) -> None:
-    """Row-wise fp8 weights and activations where the GPU multiplies fp8, elsewhere the weights alone (torchao)."""
+    """Use row-wise fp8 weights and activations where the GPU multiplies fp8, elsewhere fp8 weights alone (torchao)."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY:
         _torchao(pipeline, device, parts, "Float8DynamicActivationFloat8WeightConfig", granularity="PerRow")
     else:
@@ -36,12 +45,12 @@ def fp8(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] 
 
 
 def fp8_weights(pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str] = ("transformer",)) -> None:
-    """fp8 weights alone (torchao); matmuls in the module's own dtype, through which gradients pass."""
+    """Store weights in fp8 (torchao); matmuls keep the module's dtype, and gradients pass through."""
     _torchao(pipeline, device, parts, "Float8WeightOnlyConfig")
 
 
 def nf4(pipeline: DiffusionPipeline, device: torch.device) -> None:
-    """The transformer in 4-bit normal floats (bitsandbytes, as in QLoRA), by way of a temporary folder."""
+    """Store the transformer in 4-bit normal floats (bitsandbytes, as in QLoRA), through a temporary folder."""
     transformer = pipeline.transformer
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=transformer.dtype)
     with tempfile.TemporaryDirectory(prefix="dsd-merged-") as folder:
@@ -52,7 +61,7 @@ def nf4(pipeline: DiffusionPipeline, device: torch.device) -> None:
 
 
 def gguf(pipeline: DiffusionPipeline, device: torch.device, kind: str = "Q8_0") -> None:
-    """The transformer in llama.cpp's blocks of 32 weights with a scale each; `kind` is one of `GGUF_KINDS`."""
+    """Store the transformer in llama.cpp's blocks of 32 weights with a scale each; `kind` is one of `GGUF_KINDS`."""
     transformer = pipeline.transformer
     with tempfile.TemporaryDirectory(prefix="dsd-merged-") as folder:
         file = Path(folder) / "transformer.gguf"
@@ -67,13 +76,13 @@ def gguf(pipeline: DiffusionPipeline, device: torch.device, kind: str = "Q8_0") 
 
 
 def write_gguf(module: nn.Module, file: Path, kind: str = "Q8_0") -> None:
-    """The module's weights as a GGUF file with diffusers' names."""
+    """Write a module's weights as a GGUF file with diffusers' names."""
     try:
         from gguf import GGMLQuantizationType, GGUFWriter, quants
     except ImportError as error:
         raise UserError("quantization=gguf needs the package gguf: pip install gguf") from error
     if kind not in GGUF_KINDS:
-        raise UserError(f"quantization.kind={kind!r} cannot be written; choose one of {', '.join(GGUF_KINDS)}")
+        raise UserError(f"gguf_kind={kind!r} cannot be written; choose one of {', '.join(GGUF_KINDS)}")
     coarse, exact = GGMLQuantizationType[kind], GGMLQuantizationType.F32
     writer = GGUFWriter(file, "flux")
     blocks = {f"{name}.weight" for name, child in module.named_modules() if in_blocks(child, name)}
@@ -88,14 +97,14 @@ def write_gguf(module: nn.Module, file: Path, kind: str = "Q8_0") -> None:
 
 
 def in_blocks(module: nn.Module, name: str) -> bool:
-    """Whether it is a matrix of FLUX's or T5's repeated blocks."""
+    """Tell whether a module is a matrix of FLUX's or T5's repeated blocks."""
     return isinstance(module, nn.Linear) and ("transformer_blocks." in name or ".block." in name)
 
 
 def _torchao(
     pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str], config: str, **options: str
 ) -> None:
-    """In place, matrix by matrix, so that the device never holds a whole part in full precision."""
+    """Quantise in place, matrix by matrix, so that the device never holds a whole part in full precision."""
     try:
         from torchao import quantization
     except ImportError as error:
@@ -103,7 +112,7 @@ def _torchao(
     settings = getattr(quantization, config)(**{name: getattr(quantization, kind)() for name, kind in options.items()})
     for part in parts:
         if not isinstance(module := pipeline.components.get(part), nn.Module):
-            raise UserError(f"quantization.parts: {part} is no part of the pipeline; its parts: {_modules(pipeline)}")
+            raise UserError(f"quantized_parts: {part} is no part of the pipeline; its parts: {_modules(pipeline)}")
         quantization.quantize_(module, settings, filter_fn=in_blocks, device=device)
 
 

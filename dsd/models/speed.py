@@ -1,4 +1,4 @@
-"""How fast a transformer runs: configs/speed/*.yaml. `exact` changes no picture but by rounding; `cached` does."""
+"""Prepare a transformer to run fast: configs/speed/*.yaml. `exact` changes pictures by rounding alone."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ class Speed:
 
     name: str
     fuse: bool  # merge LoRA into the weights
-    compile: bool | None  # the blocks, each kind once; worth its minute for many pictures. None: those, on a GPU
-    attention_backend: str | None  # diffusers' names, such as _native_cudnn; None leaves torch's choice
-    precompute: bool  # modulations, projected text and positions once for a picture (the student's pipeline)
-    step_cache: float | None  # threshold of diffusers' FirstBlockCache; None computes every step
+    compile: bool | None  # the blocks (about a minute). None: for many pictures on a GPU
+    attention_backend: str | None  # a name of diffusers, such as _native_cudnn; None: torch's choice
+    precompute: bool  # compute what no step changes once for a picture, see `dsd.pipeline.precompute`
+    step_cache: float | None  # threshold of diffusers' FirstBlockCache; None: compute every step
 
     def __call__(self, pipeline: DiffusionPipeline, device: torch.device, many: bool = False) -> None:
         """Prepare the transformer of a pipeline that will run on `device`, for one picture or for many."""

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class DSDPipelineOutput(BaseOutput):
-    """`images` are the outputs, `references` the left panels, drawn again by the model, where they were asked for."""
+    """`images` are the outputs; `references` are the redrawn left panels, where they were asked for."""
 
     images: list[Image.Image] | np.ndarray | Tensor
     references: list[Image.Image] | np.ndarray | Tensor | None = None
@@ -59,8 +59,8 @@ class DSDPipeline(FluxPipeline):
 
     panel_size = 512  # pixels; the default output's height and width
     guidance_batching = True
-    positions = "column"  # of the canvas's panels; an adapter's metadata says otherwise
-    precompute = False  # what no step changes, once for a picture; needs the whole transformer on its device
+    positions = "column"  # of the canvas's panels, see `Canvas.ids`; an adapter's metadata sets it
+    precompute = False  # compute what no step changes once for a picture; the whole transformer must be on its device
 
     @classmethod
     def from_base(
@@ -74,11 +74,11 @@ class DSDPipeline(FluxPipeline):
         dtype: str = "float32",
         device: str = "cpu",
     ) -> "DSDPipeline":
-        """A base pipeline made conditional: by an adapter of dsd-train, or by the released transformer and its LoRA.
+        """Make a base pipeline conditional, by an adapter of dsd-train or by the released transformer and its LoRA.
 
         With neither, `base` must be conditional already: a folder that `save_pretrained` wrote. `style_loras` are files
-        or hub ids with their weights. `fuse` merges every LoRA into the weights, in fp32, which is exact to rounding
-        and faster. UserError says what does not fit.
+        or hub ids with their weights. `fuse` merges every LoRA into the weights, which is exact to rounding and
+        faster. UserError says what does not fit.
         """
         if adapter is not None and transformer is not None:
             raise UserError("give either adapter= (a file that dsd-train wrote) or transformer= (a released folder)")
@@ -247,6 +247,8 @@ class DSDPipeline(FluxPipeline):
 
     def decode(self, latents: Tensor, canvas: Canvas, output_type: str, return_reference: bool) -> DSDPipelineOutput:
         """Decode a canvas (B, L, C) and cut it: the output is the right panel, the redrawn reference the left one."""
+        if not latents.isfinite().all():
+            raise UserError("the transformer returned NaN or infinity; its weights are damaged, or float16 overflows")
         if output_type == "latent":
             return DSDPipelineOutput(latents)
         left, right = decode(self.vae, latents, canvas.rows).chunk(2, dim=-1)
@@ -279,7 +281,7 @@ class DSDPipeline(FluxPipeline):
         return torch.cat([ids.new_zeros(prepared.full.prompt_embeds.shape[1], 3), ids])
 
     def schedule(self, num_inference_steps: int, tokens: int) -> Tensor:
-        """Timesteps (S,) of the scheduler's own kind, shifted by the canvas's number of tokens where it shifts so."""
+        """Set the scheduler's timesteps (S,), shifted by the canvas's number of tokens where it shifts dynamically."""
         config = self.scheduler.config
         keys = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
         timesteps, _ = retrieve_timesteps(
@@ -291,7 +293,7 @@ class DSDPipeline(FluxPipeline):
         return timesteps
 
     def encode_negative(self, negative_prompt: str, length: int) -> tuple[Tensor, Tensor]:
-        """Embeddings (1, length, D) and (1, P) of the negative prompt, kept for the pictures to come."""
+        """Embed the negative prompt, (1, length, D) and (1, P), and keep it for the pictures to come."""
         kept, key = self.kept_negatives, (negative_prompt, length)
         adapted = hasattr(self.text_encoder, "peft_config")  # a LoRA may change what the encoder says
         if key not in kept or adapted:
@@ -307,7 +309,7 @@ class DSDPipeline(FluxPipeline):
         return self.__dict__.setdefault("_negatives", {})
 
     def announce_truncation(self, prompts: Sequence[str], max_sequence_length: int) -> None:
-        """Warn of every prompt of which the model reads the beginning only."""
+        """Warn of every prompt that is longer than what the model reads."""
         if self.tokenizer_2 is None:
             return
         for prompt in prompts:
@@ -328,7 +330,7 @@ class DSDPipeline(FluxPipeline):
     def encode_references(
         self, image: Image.Image | Sequence[Image.Image] | Tensor | None, num: int, height: int, width: int, fit: str
     ) -> Tensor | None:
-        """References -> condition latents (num, L, C); one serves all. Tensors are (B, 3, H, W) in [-1, 1], fitted."""
+        """Encode references to condition latents (num, L, C); one serves all. Tensors are fitted, (B, 3, H, W)."""
         if image is None:
             return None
         if not isinstance(image, Tensor):

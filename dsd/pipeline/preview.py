@@ -1,4 +1,4 @@
-"""Drawing with a student that is still being trained: `dsd-train` is given this by its config."""
+"""Draw with a student that is still being trained; `configs/validation` names it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from dsd.models.canvas import to_pixels
 from dsd.pipeline.pipeline import DSDPipeline
 
 
-class LiveStudent:
-    """Fixed references, prompts and seeds; the text encoders are needed once, at the beginning."""
+class Preview:
+    """Draws fixed references, prompts and seeds. The text encoders are needed once, by `prepare`."""
 
     def __init__(
         self,
@@ -36,17 +36,19 @@ class LiveStudent:
 
     @torch.inference_mode()
     def prepare(self, pipeline: Any, references: Sequence[Image.Image], prompts: Sequence[str]) -> None:
+        """Encode texts and references, while the text encoders are there."""
         encode = {"prompt_2": None, "max_sequence_length": self.length}
         self.text = [part.cpu() for part in pipeline.encode_prompt(prompt=list(prompts), **encode)[:2]]
         parts = {name: None if "text" in name or "token" in name else p for name, p in pipeline.components.items()}
         self.pipeline = DSDPipeline(**parts)
         self.pipeline.set_progress_bar_config(disable=True)
         empty = pipeline.encode_prompt(prompt=[""], **encode)[:2]
-        self.pipeline.__dict__["_negative"] = {("", empty[0].shape[1]): empty}  # of guidance's textless pass
+        self.pipeline.kept_negatives["", empty[0].shape[1]] = empty
         self.pixels = torch.stack([to_pixels(image, *self.size) for image in references])
 
     @torch.inference_mode()
     def __call__(self, transformer: Any, positions: str) -> list[Image.Image]:
+        """Draw every reference with the transformer as it is now."""
         self.pipeline.transformer, self.pipeline.positions = transformer, positions
         was_training = transformer.training
         images: list[Image.Image] = []

@@ -27,6 +27,7 @@ from dsd.runs.settings import SCHEMAS, check, plain
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONFIG_DIR = next(str(d) for d in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if d.is_dir())
+_NOT_TEXT = ("true", "false", "null", "nan", "inf")  # as Hydra reads them without quotes
 _QUIET = {  # read by libraries when they are imported; a user's own value wins
     "DIFFUSERS_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -80,18 +81,21 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
     from dsd.runs.manifest import command_name
 
     ConfigStore.instance().store(f"{stage}_schema", schema)
-    program = command_name(stage)
+    program, here, codes = command_name(stage), os.getpid(), [0]
 
     def job(cfg: Any) -> Any:
         quiet()  # a launcher such as submitit runs this in a process of its own
-        # SystemExit passes through Hydra, which prints lines of its own about any other exception
         try:
             cfg = _completed(cfg)
             check(cfg, schema)
             module, function = run.split(":")
             return getattr(import_module(module), function)(cfg)
         except Exception as error:
-            sys.exit(_report(f"{program}: error: {_job_label()}", error, str(cfg.get("output_dir", ""))))
+            codes.append(_report(f"{program}: error: {_job_label()}", error, str(cfg.get("output_dir", ""))))
+            if in_multirun() and os.getpid() == here:
+                return None  # the other jobs of the sweep go on
+            # SystemExit passes through Hydra, which prints lines of its own about any other exception
+            sys.exit(codes[-1])
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
     # argparse refuses key=value on both sides of an option such as -m
@@ -105,7 +109,9 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
         return 130
     except Exception as error:
         return _report(f"{program}: error: ", error, choices=_experiments(config_dir, stage))
-    return 0
+    if len(codes) > 2:
+        print(f"{program}: {len(codes) - 1} jobs of the sweep failed, see above", file=sys.stderr)
+    return max(codes)
 
 
 def quoted(override: str, schema: type) -> str:
@@ -120,7 +126,9 @@ def quoted(override: str, schema: type) -> str:
         kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
     if kind not in (str, str | None) or not value or value[0] in "'\"" or "${" in value:
         return override
-    if re.fullmatch(r"[A-Za-z_/~@%*?|:-][\w./~@%+*?|:-]*", value):
+    if value == "null" and kind is not str:
+        return override
+    if re.fullmatch(r"[A-Za-z_/~@%*?|:-][\w./~@%+*?|:-]*", value) and value.lower() not in _NOT_TEXT:
         return override
     escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ("\\" if found[2] else "") + found[2], value)
     return f'{key}="{escaped}"'

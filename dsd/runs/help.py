@@ -41,7 +41,8 @@ def _setting_line(key: str, about: About, primary: dict[str, Any]) -> str:
     value: Any = primary
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    shown = "" if value in (None, "???") or isinstance(value, dict) else f" [{value}]"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    shown = "" if value in (None, "???") or isinstance(value, dict) or len(text) > 60 else f" [{text}]"
     return _wrapped(f"  {key}=", about.help + shown)
 
 

@@ -3,7 +3,6 @@
 A folder without a manifest is unfinished, and the next stage refuses it.
 """
 
-import json
 import resource
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from dsd import __version__
 from dsd.errors import UserError
 from dsd.files import write_json
+from dsd.inputs import first_problem, read_json
 
 MANIFEST = "manifest.json"
 COMMANDS = {
@@ -33,10 +33,10 @@ def command_name(stage: str) -> str:
 def write_manifest(
     output_dir: str | Path, stage: str, counts: Mapping[str, int], files: Iterable[Path] | None = None, **extra: Any
 ) -> Path:
-    """Write `output_dir`/manifest.json, the last thing a stage does; returns its path.
+    """Write `output_dir`/manifest.json, the last file of a stage; return its path.
 
-    `files` lie under `output_dir` and are recorded with their sizes in bytes; by default the Parquet shards
-    and the safetensors at its top. `extra` (JSON values; pass `config_hash=`) stands beside them, and so does
+    `files` lie under `output_dir` and are recorded with their sizes in bytes; by default the Parquet shards and the
+    safetensors at its top. `extra` (JSON values, such as `config_hash`) is recorded beside them, and so is
     `peak_memory_mb`, the most memory that this process has held.
     """
     folder = Path(output_dir)
@@ -48,9 +48,9 @@ def write_manifest(
 
 
 def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
-    """The manifest that `stage` left in `input_dir`, its files checked by size.
+    """Read the manifest that `stage` wrote into `input_dir`, and check the sizes of its files.
 
-    UserError where the folder is missing, unfinished, of another stage, or one of its files is missing or cut short.
+    UserError where the folder is missing, unfinished or of another stage, or where a file is missing or cut short.
     """
     folder, run = Path(input_dir), f"{command_name(stage)} output_dir={input_dir}"
     if not folder.is_dir():
@@ -58,11 +58,8 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         begun = any(folder.iterdir())
         raise UserError(f"{folder}: no {MANIFEST}; run `{run}` {'again to finish it' if begun else 'first'}")
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        found, sizes = manifest["stage"], manifest["files"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / MANIFEST}: not a manifest ({error!r}); delete it and run `{run}` again") from error
+    manifest = _checked(folder / MANIFEST, run)
+    found, sizes = manifest["stage"], manifest["files"].items()
     if found != stage:
         raise UserError(
             f"{folder}: made by {command_name(found)}, but the output of {command_name(stage)} is wanted here"
@@ -75,8 +72,29 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
     return manifest
 
 
+def _checked(path: Path, run: str) -> dict[str, Any]:
+    """Read a manifest and check its parts. UserError where it is damaged."""
+    from pydantic import BaseModel, ValidationError
+
+    class Manifest(BaseModel):
+        """What every manifest has."""
+
+        stage: str
+        counts: dict[str, int]
+        files: dict[str, int]
+
+    try:
+        found = read_json(path)
+        Manifest.model_validate(found)
+        assert isinstance(found, dict)
+        return found
+    except (ValidationError, UserError) as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else error
+        raise UserError(f"{path}: not a manifest ({reason}); delete it and run `{run}` again") from error
+
+
 def is_finished(output_dir: str | Path, stage: str) -> bool:
-    """Whether `stage` has completed in `output_dir`. UserError where its files are no longer whole."""
+    """Tell whether `stage` has completed in `output_dir`. UserError where its files are no longer whole."""
     return (Path(output_dir) / MANIFEST).is_file() and bool(read_manifest(output_dir, stage))
 
 

@@ -1,17 +1,11 @@
-"""Records in Parquet shards: the unit of resuming and of dividing work.
+"""Write and read records in Parquet shards, the unit of resuming and of dividing work.
 
-A stage that makes `num_items` records of a kind reads
-
-    for shard in pending_shards(output_dir, "grids", len(prompts), rows_per_shard, shard=rank, num_shards=world_size):
-        write_shard(shard, (draw(prompts[i]) for i in range(shard.start, shard.stop)), features(Grid))
-    if not pending_shards(output_dir, "grids", len(prompts), rows_per_shard):
-        write_manifest(...)          # by whoever finishes last
-
-A shard is a range of positions, so which process made it, and after how many interruptions, changes nothing in it. It
-appears under its name only when whole. Images are embedded as PNG, and `output_dir`/grids/ holds nothing but the shards
-grids-00000-of-00008.parquet ..., so that `load_dataset("parquet", data_dir="output_dir/grids")` reads them as they are.
-A record that cannot be made is no reason to stop: yield a `Failure` in its place. Beside a finished shard stands
-`output_dir`/grids-00000-of-00008.stats.json: rows, failures by reason, bytes and seconds.
+A stage makes its shards through `dsd.runs.run.Run.make_shards`. A shard is a range of positions, so which process made
+it, and after how many interruptions, changes nothing in it. It gets its name only when it is whole. Images are embedded
+as PNG, and `output_dir`/grids/ holds nothing but the shards grids-00000-of-00008.parquet ..., so that
+`load_dataset("parquet", data_dir="output_dir/grids")` reads them. A record that cannot be made does not stop a stage:
+yield a `Failure` in its place. Beside each finished shard, `output_dir`/grids-00000-of-00008.stats.json holds its rows,
+failures by reason, bytes and seconds.
 """
 
 import json
@@ -34,6 +28,7 @@ from PIL import Image
 
 from dsd.errors import UserError
 from dsd.files import atomic, remove_stale, write_json
+from dsd.inputs import read_text
 from dsd.pictures import png
 
 ROWS_PER_GROUP = 64  # held in memory while writing, and what a reader decodes at once
@@ -51,7 +46,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Failure:
-    """Stands for a record that could not be made: what identifies it (JSON values), and why."""
+    """A record that could not be made: what identifies it (JSON values), and the reason."""
 
     record: Mapping[str, Any]
     reason: str
@@ -60,7 +55,7 @@ class Failure:
 def pending_shards(
     output_dir: str | Path, name: str, num_items: int, rows_per_shard: int, shard: int = 0, num_shards: int = 1
 ) -> list[Shard]:
-    """The shards of worker `shard` of `num_shards` that are not on disk yet. No items make one empty shard."""
+    """List the shards of worker `shard` of `num_shards` that are not on disk yet. No items make one empty shard."""
     folder, total = Path(output_dir) / name, max(1, -(-num_items // rows_per_shard))
     foreign = [f.name for f, _, n in _shard_files(folder, name) if n != total]
     if foreign:
@@ -76,10 +71,10 @@ def pending_shards(
 
 
 def write_shard(shard: Shard, rows: Iterable[Any], features: Features, seconds: float = 0) -> int:
-    """Write the rows (mappings or dataclass instances) as they come; returns how many were written.
+    """Write rows (mappings or dataclass instances) as they come; return how many were written.
 
-    A `Failure` among them goes to `output_dir`/<shard>.failures.jsonl, in place before the shard is. No rows are legal.
-    `seconds` have gone into the rows already.
+    A `Failure` among them goes to `output_dir`/<shard>.failures.jsonl, written before the shard gets its name.
+    `seconds` is the time that making the rows has taken so far.
     """
     remove_stale(shard.path)
     failures: list[Failure] = []
@@ -98,11 +93,11 @@ def write_shard(shard: Shard, rows: Iterable[Any], features: Features, seconds: 
 def write_shard_in_parts(
     shard: Shard, parts_from: Callable[[int], Iterable[tuple[int, list[Any]]]], features: Features
 ) -> None:
-    """Write a shard whose rows are dear. What is done of it is kept in `output_dir`/parts/ until it is whole.
+    """Write a shard of expensive rows; finished parts survive a kill.
 
-    `parts_from(position)` yields the rows from there on in parts of any length, each with the position after its last.
-    Killed and called again, it goes on after the last whole part. A part is written (PNGs take their time) by a thread
-    of its own while the next is made.
+    `parts_from(position)` yields the rows from `position` on in parts of any length, each with the position after its
+    last row. Parts are kept in `output_dir`/parts/ until the shard is whole; a later call goes on after the last whole
+    part. A thread encodes and writes a part while the next one is made.
     """
     folder = shard.path.parents[1] / "parts" / shard.path.stem
     parts = sorted((folder / "rows").glob("part-*.parquet"))
@@ -112,7 +107,7 @@ def write_shard_in_parts(
         writing: Future[int] | None = None
         for stop, rows in parts_from(position) if position < shard.stop else ():
             if writing:
-                writing.result()  # no more than one waits, and what went wrong is said
+                writing.result()  # at most one part waits; an error in the thread is raised here
             part = Shard(len(parts), position, stop, folder / "rows" / f"part-{position:09d}-{stop:09d}.parquet")
             parts.append(part.path)
             position, seconds, began = stop, time.monotonic() - began, time.monotonic()
@@ -132,7 +127,7 @@ def write_shard_in_parts(
 
 
 def read_shards(input_dir: str | Path, name: str, columns: list[str] | None = None) -> Dataset:
-    """All rows of all shards, in order of position, memory-mapped. UserError where a shard is missing or damaged."""
+    """Read all rows, memory-mapped and in order of position. UserError where a shard is missing or damaged."""
     folder = Path(input_dir) / name
     found = _shard_files(folder, name)
     if not found:
@@ -157,7 +152,7 @@ def read_shards(input_dir: str | Path, name: str, columns: list[str] | None = No
 
 
 def read_shard(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one shard without images. UserError where it is damaged."""
+    """Read the rows of one shard that holds no images. UserError where it is damaged."""
     try:
         yield from pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError) as error:
@@ -165,18 +160,35 @@ def read_shard(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_failures(input_dir: str | Path, name: str) -> list[dict[str, Any]]:
-    """The failures of all shards, in order of position: each record's values and "reason"."""
-    lines = (
-        f.read_text(encoding="utf-8").splitlines() for f in sorted(Path(input_dir).glob(f"{name}-*.failures.jsonl"))
-    )
-    return [json.loads(line) for file in lines for line in file]
+    """Read the failures of all shards, in order of position: each record's values and "reason"."""
+    found: list[dict[str, Any]] = []
+    for file in sorted(Path(input_dir).glob(f"{name}-*.failures.jsonl")):
+        for number, line in enumerate(read_text(file).split("\n"), 1):
+            row = _json_object(line, f"{file}:{number}") if line.strip() else None
+            if row is not None:
+                found.append({"reason": "unknown", **row})
+    return found
 
 
 def read_stats(input_dir: str | Path, name: str) -> dict[str, Any]:
-    """Rows, bytes and seconds over all shards; seconds are those of all workers together."""
+    """Sum rows, bytes and seconds over all shards; the seconds of workers that ran side by side add up."""
     files = sorted(Path(input_dir).glob(f"{name}-*.stats.json"))
-    every = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return {key: sum(stats[key] for stats in every) for key in ("rows", "bytes", "seconds")}
+    every = [_json_object(read_text(file), str(file)) for file in files]
+    keys = ("rows", "bytes", "seconds")
+    numbers = [[stats.get(key) for key in keys] for stats in every]
+    if any(not isinstance(number, int | float) for row in numbers for number in row):
+        raise UserError(f"{input_dir}: the stats of {name!r} are damaged; delete the folder and run the stage again")
+    return {key: sum(stats[key] for stats in every) for key in keys}
+
+
+def _json_object(text: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error}); delete the folder and run the stage again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: not a JSON object; delete the folder and run the stage again")
+    return found
 
 
 def _file_name(name: str, index: int, total: int) -> str:
@@ -184,7 +196,7 @@ def _file_name(name: str, index: int, total: int) -> str:
 
 
 def _shard_files(folder: Path, name: str) -> list[tuple[Path, int, int]]:
-    """(path, index, total) of every shard of that name, in order."""
+    """List (path, index, total) of every shard of that name, in order."""
     pattern = re.compile(re.escape(name) + r"-(\d{5,})-of-(\d{5,})\.parquet")
     matches = ((f, pattern.fullmatch(f.name)) for f in (folder.iterdir() if folder.is_dir() else ()))
     return sorted(((f, int(m[1]), int(m[2])) for f, m in matches if m), key=lambda item: item[1:])
@@ -205,7 +217,7 @@ def _write_group(writer: pq.ParquetWriter, group: list[Mapping[str, Any]], featu
 
 
 def _embed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Images as bytes: `datasets` would store the path alone of one that was opened from a file."""
+    """Turn images into bytes: `datasets` would store only the path of an image that was opened from a file."""
 
     def bare(value: Any) -> Any:
         if isinstance(value, Image.Image):
@@ -230,7 +242,7 @@ def _write_stats(path: Path, written: Path, rows: int, failed: Counter[str], sec
 
 
 def _damaged(paths: list[Path]) -> str:
-    """Names the first file that does not read, "" when all do."""
+    """Name the first file that cannot be read, "" where all can."""
     for path in paths:
         try:
             pq.ParquetFile(path).read()

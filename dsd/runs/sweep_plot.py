@@ -1,4 +1,4 @@
-"""What came of a sweep, against what was swept."""
+"""Plot the results of a sweep against what was swept."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,15 @@ _PANELS = 9
 
 
 def measured(manifest: dict[str, Any]) -> dict[str, float]:
-    """A run's results by their dotted keys: the fractional numbers of its manifest, but for times and speeds."""
+    """List a run's results by dotted key: the fractional numbers of its manifest, without times and speeds."""
     found = leaves({name: value for name, value in manifest.items() if name != "counts"})
     return {k: v for k, v in found.items() if isinstance(v, float) and not k.endswith("second") and "seconds" not in k}
 
 
 def plot(settings: Sequence[dict[str, str]], results: Sequence[dict[str, float]]) -> Figure:
-    """A panel a result. Along x the swept number with most values (a seed only where nothing else was swept), or else
-    the first key; a line for each combination of the other keys.
+    """Draw one plot a result, with a line for each combination of the other keys.
+
+    The x axis is the swept number with the most values (a seed only where nothing else was swept), or the first key.
     """
     keys, names = list(settings[0]), list(dict.fromkeys(name for r in results for name in r))[:_PANELS]
     numeric = [key for key in keys if all(_number(s[key]) is not None for s in settings)]

@@ -1,6 +1,6 @@
-"""What a --multirun leaves: a table of what its jobs differ in and what came of it, and their pictures side by side.
+"""Compare the jobs of a --multirun: a table of settings and results, and their pictures side by side.
 
-Of a sweep of trainings the picture is a plot of the results, and the loss curves are side by side in loss.png.
+For a sweep of trainings the picture is a plot of the results, and loss.png shows the loss curves side by side.
 """
 
 import csv
@@ -21,9 +21,13 @@ from dsd.runs.sweep_plot import measured, plot
 OVERVIEW = "overview.csv"
 
 
-def write_overview(folder: Path) -> None:
-    """Write the table and the pictures of all finished jobs in a sweep's folder, and print the table."""
-    jobs = [f.parent for f in folder.glob(f"*/{MANIFEST}") if f.parent.name.isdigit()]
+def write_overview(folder: Path, num_jobs: int) -> None:
+    """Write the table and the pictures of the finished jobs in a sweep's folder, and print the table.
+
+    Folders beyond `num_jobs` are those of an earlier, longer sweep.
+    """
+    named = [f.parent for f in folder.glob(f"*/{MANIFEST}") if f.parent.name.isdigit()]
+    jobs = [job for job in named if int(job.name) < num_jobs]
     if not jobs:
         return
     jobs.sort(key=lambda job: int(job.name))
@@ -50,7 +54,7 @@ def write_overview(folder: Path) -> None:
 
 
 def compare(jobs: Sequence[Path]) -> list[list[str]]:
-    """A header and a row a job: its folder's name, the config's keys that differ, every number of its manifest."""
+    """Make a header and a row a job: its folder's name, the settings that differ, every number of its manifest."""
     settings = varied(jobs)
     results = [_numbers(_manifest(job)) for job in jobs]
     keys, names = list(settings[0]), list(dict.fromkeys(name for r in results for name in r))
@@ -62,7 +66,7 @@ def compare(jobs: Sequence[Path]) -> list[list[str]]:
 
 
 def side_by_side(pictures: Sequence[Image.Image], settings: Sequence[dict[str, str]]) -> Image.Image:
-    """On labelled axes where one or two keys were swept, otherwise each with what is special about it below."""
+    """Put pictures on labelled axes where one or two keys were swept; otherwise label each with its settings."""
     keys = list(settings[0])
     values = [list(dict.fromkeys(s[key] for s in settings)) for key in keys]
     names = [key.split(".")[-1] for key in keys]
@@ -77,7 +81,7 @@ def side_by_side(pictures: Sequence[Image.Image], settings: Sequence[dict[str, s
 
 
 def _look(job: Path) -> str:
-    """The picture that a stage says to look at."""
+    """Name the picture that a stage says to look at."""
     return _manifest(job).get("look", "overview.png")
 
 
@@ -86,9 +90,9 @@ def _manifest(job: Path) -> dict[str, Any]:
 
 
 def varied(jobs: Sequence[Path]) -> list[dict[str, str]]:
-    """Of each job, the keys of its config that are not the same in all, in one order ("" where a job has none).
+    """List each job's settings that are not the same in all jobs, in one order ("" where a job has none).
 
-    A key that only repeats another one of the same name (`method.settings.x: ${settings.x}`) is left out.
+    A key that only repeats another one of the same name (`data.path: ${pairs}`) is left out.
     """
     settings = [leaves(read_config(job / CONFIG)) for job in jobs]
     keys = dict.fromkeys(key for s in settings for key in s if key != "output_dir" and not key.startswith("identity."))
@@ -104,7 +108,7 @@ def _label(settings: dict[str, str]) -> str:
 
 
 def _numbers(manifest: dict[str, Any]) -> dict[str, float]:
-    """Counts by their own names, other numbers by their dotted keys; without files' sizes and the process's memory."""
+    """List the numbers of a manifest: counts by their names, others by dotted keys, without file sizes and memory."""
     counts = manifest.pop("counts", {})
     for name in ("files", "peak_memory_mb"):
         manifest.pop(name, None)

@@ -31,7 +31,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsd.files import write_json
-from dsd.models.adapter import ATTENTION, NAME
+from dsd.models.adapter import NAME
+from dsd.models.adapter_file import ATTENTION
 from dsd.models.canvas import canvas_tokens, img_ids
 from dsd.models.conditional import join, split
 from dsd.models.flops import matmul_flops

@@ -3,11 +3,22 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, FluxPipeline
 from PIL import Image
 
 from dsd.errors import UserError
-from dsd.models.canvas import canvas_tokens, condition_canvas, target_canvas, target_mask, to_pixels, to_rgb
+from dsd.models.canvas import (
+    Canvas,
+    canvas_of,
+    condition_canvas,
+    decode,
+    grid_ids,
+    pack,
+    target_canvas,
+    to_pixels,
+    to_rgb,
+    unpack,
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,19 +31,41 @@ def test_a_condition_is_the_reference_beside_black(vae: AutoencoderKL) -> None:
     references = torch.rand(2, 3, 32, 48) * 2 - 1
     black = torch.full_like(references, -1.0)
     assert torch.equal(condition_canvas(vae, references), target_canvas(vae, references, black))
-    rows, columns = canvas_tokens(8, 32, 48)
-    assert condition_canvas(vae, references).shape == (2, rows * columns, 64)
+    assert condition_canvas(vae, references).shape == (2, canvas_of(32, 48, 8).num_tokens, 64)
 
 
 def test_the_target_stands_on_the_right() -> None:
-    mask = target_mask(2, 4).view(2, 4)
+    mask = Canvas(2, 4).target_mask().view(2, 4)
     assert mask.tolist() == [[False, False, True, True]] * 2
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 32), (32, 40), (0, 32), (-16, 32)])
 def test_sizes_that_do_not_divide_are_refused(height: int, width: int) -> None:
     with pytest.raises(UserError, match="multiples of 16"):
-        canvas_tokens(8, height, width)
+        canvas_of(height, width, 8)
+
+
+def test_packing_and_ids_are_those_of_diffusers() -> None:
+    """FLUX's own are private functions of diffusers' pipeline (seen in 0.36 to 0.42)."""
+    latents = torch.randn(2, 16, 4, 6)
+    tokens = FluxPipeline._pack_latents(latents, 2, 16, 4, 6)
+    assert torch.equal(pack(latents), tokens)
+    assert torch.equal(unpack(tokens, 2), latents)
+    theirs = FluxPipeline._prepare_latent_image_ids(1, 2, 3, torch.device("cpu"), torch.float32)
+    assert torch.equal(grid_ids(2, 3), theirs)
+    assert torch.equal(Canvas(2, 3).ids(), theirs)
+
+
+def test_diagonal_positions_begin_where_the_target_ends() -> None:
+    ids = Canvas(2, 4).ids("diagonal").view(2, 4, 3)
+    assert ids[:, 2:, 1:].tolist() == [[[0, 0], [0, 1]], [[1, 0], [1, 1]]]
+    assert ids[:, :2, 1:].tolist() == [[[2, 2], [2, 3]], [[3, 2], [3, 3]]]
+
+
+@torch.no_grad()
+def test_a_canvas_is_decoded_to_its_size(vae: AutoencoderKL) -> None:
+    pixels = torch.rand(1, 3, 32, 48) * 2 - 1
+    assert decode(vae, target_canvas(vae, pixels, pixels), canvas_of(32, 48, 8).rows).shape == (1, 3, 32, 96)
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])

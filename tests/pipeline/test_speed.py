@@ -1,4 +1,4 @@
-"""speed=, memory= and quantization=: what is exact stays exact, what does not go together is refused."""
+"""speed=, offload= and quantization=: what is exact stays exact, what does not go together is refused."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from dsd.errors import UserError
 from dsd.models import quantize
 from dsd.models.speed import Speed
-from dsd.pipeline import offload as memory
+from dsd.pipeline import offload
 from dsd.pipeline.pipeline import DSDPipeline
 
 DATA = Path(__file__).parents[1] / "data" / "published_tiny"
@@ -108,7 +108,7 @@ def test_a_step_cache_skips_steps_and_keeps_passes_apart(eager) -> None:
 def test_quantised_weights_draw_almost_the_same(eager, kind) -> None:
     pipeline = load()
     whole = dict(pipeline.transformer.named_parameters())
-    getattr(quantize, kind)(pipeline, CPU)
+    quantize.quantize(pipeline, CPU, kind)
     changed = {
         name for name, value in pipeline.transformer.named_parameters()
         if type(value) is not type(whole[name]) or value.dtype != whole[name].dtype
@@ -129,21 +129,13 @@ def test_t5_can_be_quantised_too() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("model_offload", "none"), "moves weights to a GPU and there is none"),
+        (("model", "none"), "moves weights to a GPU and there is none"),
         (("none", "nf4"), "nf4 needs a GPU"),
     ],
 )
 def test_what_a_cpu_cannot_do_is_refused(settings, words) -> None:
     with pytest.raises(UserError, match=words):
-        memory.check(*settings, CPU)
-
-
-@pytest.mark.parametrize(
-    "settings", [("sequential_offload", "int8"), ("sequential_offload", "gguf"), ("group_offload", "nf4")]
-)
-def test_what_does_not_go_together_is_refused(settings) -> None:
-    with pytest.raises(UserError, match=settings[0]):
-        memory.check(*settings, torch.device("cuda"))
+        offload.refuse_without_gpu(*settings, CPU)
 
 
 def test_an_unknown_attention_backend_is_refused() -> None:
@@ -152,18 +144,18 @@ def test_an_unknown_attention_backend_is_refused() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("place", ["model_offload", "sequential_offload", "group_offload"])
+@pytest.mark.parametrize("place", ["model", "sequential", "group"])
 def test_offloading_changes_nothing(eager, place) -> None:
     pipeline = load()
-    getattr(memory, place)(pipeline, torch.device("cuda"))
+    offload.place(pipeline, torch.device("cuda"), place)
     assert distance(draw(pipeline).cpu(), eager) < 1e-3
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["int8", "fp8", "nf4", "gguf"])
-@pytest.mark.parametrize("place", ["none", "model_offload"])
+@pytest.mark.parametrize("place", ["none", "model"])
 def test_quantised_weights_on_a_gpu(eager, kind, place) -> None:
     pipeline = load().to(torch.bfloat16)
-    getattr(quantize, kind)(pipeline, torch.device("cuda"))
-    getattr(memory, place)(pipeline, torch.device("cuda"))
+    quantize.quantize(pipeline, torch.device("cuda"), kind)
+    offload.place(pipeline, torch.device("cuda"), place)
     assert distance(draw(pipeline).float().cpu(), eager) < 0.3

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import hydra
 import hydra.errors
 import hydra.utils
 import pytest
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.runs.command import CONFIG_DIR
 from dsd.runs.manifest import COMMANDS
+from dsd.runs.settings import SCHEMAS, described
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = Path(CONFIG_DIR)
@@ -25,6 +28,18 @@ EXPERIMENTS = sorted(
     f.relative_to(CONFIGS / "experiment").as_posix()[:-5] for f in CONFIGS.glob("experiment/**/*.yaml")
 )
 GROUP_FILES = sorted(f.relative_to(CONFIGS).as_posix() for f in CONFIGS.rglob("*.yaml"))
+# What a room may import beside itself. The floors, from the ground: files, runs, models, the shared rooms, the stages.
+GROUND = {"errors", "files", "inputs", "flow", "records", "pictures", "__init__"}
+ROOMS = {
+    **dict.fromkeys(GROUND, GROUND),
+    "runs": GROUND,
+    "models": GROUND | {"runs"},
+    "metrics": GROUND | {"runs", "models"},
+    "chat": GROUND | {"runs", "models"},
+    "pipeline": GROUND | {"runs", "models"},
+    **dict.fromkeys(STAGES, GROUND | {"runs", "models", "metrics", "chat", "pipeline"}),
+    "publish": GROUND | {"runs", "models", "pipeline"},
+}
 
 
 def imported(source: Path, root: Path = ROOT) -> set[str]:
@@ -41,14 +56,19 @@ def imported(source: Path, root: Path = ROOT) -> set[str]:
     return names
 
 
-def stages_in(names: set[str]) -> set[str]:
-    return {name.split(".")[1] for name in names if name.startswith("dsd.")} & set(STAGES)
+def rooms_in(names: set[str]) -> set[str]:
+    """The rooms of dsd that these modules lie in."""
+    return {name.split(".")[1] for name in names if name.startswith("dsd.")} & {*ROOMS, "toybox"}
+
+
+def room_of(source: Path) -> str:
+    return source.relative_to(ROOT / "dsd").parts[0].removesuffix(".py")
 
 
 @cache
 def composed(stage: str, *overrides: str) -> DictConfig:
     """The stage's config as the command would read it; its schema is registered by importing the stage."""
-    importlib.import_module(f"dsd.{stage}.__main__")
+    ConfigStore.instance().store(f"{stage}_schema", schema_of(stage))
     with hydra.initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         return hydra.compose(stage, overrides=list(overrides))
 
@@ -85,18 +105,11 @@ def stages_of(experiment: str) -> list[str]:
     return named or list(STAGES)
 
 
-def test_stages_import_no_other_stage() -> None:
-    files = [f for stage in STAGES for f in (ROOT / "dsd" / stage).rglob("*.py")]
-    assert {f.relative_to(ROOT / "dsd").parts[0] for f in files} == set(STAGES), "every stage is walked"
-    offences = {str(f): others for f in files if (others := stages_in(imported(f)) - {f.relative_to(ROOT).parts[1]})}
+def test_rooms_import_only_what_lies_below() -> None:
+    files = [f for f in (ROOT / "dsd").rglob("*.py") if room_of(f) != "toybox"]
+    assert {room_of(f) for f in files} == set(ROOMS), "every room has its floor"
+    offences = {str(f): found for f in files if (found := rooms_in(imported(f)) - ROOMS[room_of(f)] - {room_of(f)})}
     assert not offences
-
-
-def test_shared_code_imports_no_stage() -> None:
-    """Else two stages would meet through it."""
-    shared = [*(ROOT / "dsd").glob("*.py"), *(ROOT / "dsd" / "models").rglob("*.py")]
-    assert len(shared) > 5
-    assert not {str(f): found for f in shared if (found := stages_in(imported(f)))}
 
 
 def test_the_walk_sees_every_way_to_import(tmp_path: Path) -> None:
@@ -111,7 +124,48 @@ def test_the_walk_sees_every_way_to_import(tmp_path: Path) -> None:
         "def late():\n    from dsd.train.loop import fit",
     ):
         source.write_text(line)
-        assert stages_in(imported(source, tmp_path)) == {"train"}, line
+        assert rooms_in(imported(source, tmp_path)) == {"train"}, line
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_config_names_no_other_stage(stage: str) -> None:
+    """Stages meet in files, not through a `_target_`; the toybox may be named, since nobody imports it."""
+    chosen = [composed(stage), *(composed(stage, f"experiment={e}") for e in EXPERIMENTS if e.endswith(f"/{stage}"))]
+    chosen += [composed(stage, f"{group}={choice}") for group, choice in choices(stage)]
+    named = {
+        node["_target_"].split(".")[1]
+        for cfg in chosen
+        for _, node in targets(OmegaConf.to_container(cfg, resolve=False))
+        if node["_target_"].startswith("dsd.")
+    }
+    assert named <= {stage, "runs", "models", "metrics", "chat", "pipeline", "toybox", "flow"}
+
+
+def choices(stage: str) -> Iterator[tuple[str, str]]:
+    """Every choice of every group that a stage has."""
+    for key, about, _ in described(schema_of(stage)):
+        if about.group:
+            for file in sorted((CONFIGS / key).glob("*.yaml")):
+                if not file.stem.startswith("_"):
+                    yield key, file.stem
+
+
+def schema_of(stage: str) -> type:
+    importlib.import_module(f"dsd.{stage}.__main__")
+    return SCHEMAS[stage]
+
+
+def test_there_are_few_config_files() -> None:
+    assert len(GROUP_FILES) <= 80
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_setting_is_described(stage: str) -> None:
+    """--help has a line for each, and says whether it changes results."""
+    schema, known = schema_of(stage), {key for key, _, _ in described(schema_of(stage))}
+    top = [f.name for f in fields(schema)]
+    assert [name for name in top if name not in known and not any(k.startswith(f"{name}.") for k in known)] == []
+    assert len(schema.examples) == 3
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -167,8 +221,9 @@ def test_a_wrong_key_is_noticed() -> None:
     assert not refused({"_target_": "fractions.Fraction", "numerator": 1, "_partial_": True})
 
 
-def test_console_scripts_are_the_stages() -> None:
+def test_console_scripts_are_there() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {command: f"dsd.{stage}.__main__:main" for stage, command in COMMANDS.items()}
-    for stage in STAGES:
-        assert callable(importlib.import_module(f"dsd.{stage}.__main__").main)
+    assert scripts.items() >= {command: f"dsd.{stage}.__main__:main" for stage, command in COMMANDS.items()}.items()
+    for target in scripts.values():
+        module, function = target.split(":")
+        assert callable(getattr(importlib.import_module(module), function))

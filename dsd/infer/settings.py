@@ -1,0 +1,130 @@
+"""The settings of `dsd-infer`: configs/infer.yaml."""
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from omegaconf import MISSING, DictConfig
+
+from dsd.errors import UserError
+from dsd.files import resolve
+from dsd.models.settings import ModelSettings, Quantization
+from dsd.runs.settings import ShardSettings, check_path, setting
+
+
+class Offload(Enum):
+    """Where weights wait while they are not used, see `dsd.pipeline.offload`."""
+
+    none = "none"
+    model = "model"
+    sequential = "sequential"
+    group = "group"
+
+
+class Fit(Enum):
+    """How a picture is fitted into a panel, see `dsd.models.canvas.to_pixels`."""
+
+    crop = "crop"
+    pad = "pad"
+    stretch = "stretch"
+
+
+@dataclass
+class DrawingSettings:
+    """How a picture is drawn, by the pipeline's own names."""
+
+    height: int = setting("of the output, in pixels; a multiple of 16", least=16)
+    width: int = setting("of the output, in pixels; a multiple of 16", least=16)
+    num_inference_steps: int = setting("sampling steps", least=1)
+    guidance_scale: float = setting("distilled guidance")
+    image_guidance_scale: float = setting("how strongly the reference steers; 1 is no extra pass")
+    text_guidance_scale: float = setting("how strongly the prompt steers; 1 is no extra pass")
+    negative_prompt: str = setting("prompt of the passes without text")
+    no_cfg_until_timestep: int = setting("first steps that take the plain conditional pass", least=0)
+    norm_balanced: bool = setting("shorten the longer of the two guidance differences (SynCD)")
+    guidance_batching: bool | None = setting("passes as one batch; null: what speed= needs", changes_results=False)
+    fit: Fit = setting("of references into the panel: crop, pad or stretch")
+    max_sequence_length: int = setting("text tokens that the model reads", least=1)
+
+
+@dataclass
+class EnhanceSettings:
+    """The wording of the two calls that enhance a prompt."""
+
+    describe: str = setting("asks for a description of the reference")
+    enrich: str = setting("asks for the enriched prompt; {description} and {prompt} are filled in")
+
+
+@dataclass
+class InferSettings(ShardSettings):
+    """Draw the subject of a reference picture in a new context, for one picture or a whole set of jobs."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        'dsd-infer image=examples/critter-1.png prompt="a white tall critter, beach" adapter=outputs/demo/train',
+        "dsd-infer adapter=outputs/demo/train jobs=folder jobs.path=references output_dir=outputs/drawn",
+        "dsd-infer -m image=a.png prompt=beach adapter=outputs/train settings.image_guidance_scale=1,1.5,2",
+    )
+    image: str | None = setting("one reference", None)
+    prompt: str | None = setting("what to draw of it", None)
+    output: str | None = setting("file of the one picture; null: a name in output_dir", None, changes_results=False)
+    adapter: str | None = setting("folder of dsd-train, or its adapter.safetensors", None, changes_results=False)
+    transformer: str | None = setting("released layout: folder of the transformer", None, changes_results=False)
+    lora_weights: str | None = setting("released layout: file of the LoRA", None, changes_results=False)
+    style_loras: list[str] = setting("LoRAs of others on top: file or hub id, each with :weight", factory=list)
+    seed: int = setting("of the first picture's noise", least=0, most=2**63 - 1)
+    batch_size: int = setting("pictures drawn at once", least=1, changes_results=False)
+    rows_per_shard: int = setting("jobs of a shard, the unit of resuming", least=1)
+    png: bool = setting("write every result of a set as a PNG as well", True, changes_results=False)
+    offload: Offload = setting("where weights wait: none, model, sequential, group", changes_results=False)
+    quantization: Quantization = setting("fewer bits a weight: none, int8, fp8, fp8_weights, nf4, gguf")
+    quantized_parts: list[str] = setting("parts of the pipeline that int8 and fp8 change")
+    gguf_kind: str = setting("Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0, of quantization=gguf")
+    cache_dir: str = setting("answers of vlm=", changes_results=False)
+    settings: DrawingSettings = MISSING
+    enhance: EnhanceSettings = MISSING
+    model: ModelSettings = setting("base model", group=True)
+    method: Any = setting("what draws", group=True)
+    jobs: Any = setting("a set of references and prompts", None, group=True, ignored=("path",))
+    speed: Any = setting("how the transformer is prepared", group=True, ignored=("compile",))
+    vlm: Any = setting("language model that enhances prompts", None, group=True, ignored=("cache", "limits"))
+
+    @staticmethod
+    def check(cfg: DictConfig) -> None:
+        """Refuse settings that do not go together, and files that are not there."""
+        for name in ("height", "width"):
+            if cfg.settings[name] % 16:
+                raise UserError(f"settings.{name}={cfg.settings[name]}: a positive multiple of 16 is needed")
+        check_sources(cfg)
+        if not cfg.method.takes_adapter:
+            return
+        quantization = cfg.quantization.value
+        if quantization != "none" and not cfg.speed.fuse:
+            raise UserError(f"quantization={quantization} needs fused LoRA; leave speed.fuse=true")
+        if cfg.offload is Offload.sequential and quantization != "none":
+            raise UserError(
+                "offload=sequential takes every layer's weights apart, which quantised weights do not survive "
+                f"(quantization={quantization}); use offload=model or offload=group"
+            )
+        if cfg.offload is Offload.group and quantization == "nf4":
+            raise UserError("offload=group cannot move bitsandbytes' weights; use offload=model with nf4")
+        if cfg.adapter is not None and cfg.transformer is not None:
+            raise UserError("give either adapter= (of dsd-train) or transformer= (a released folder)")
+        if cfg.adapter is not None:
+            path = Path(resolve(cfg.adapter))
+            if not (path if path.suffix else path / "adapter.safetensors").is_file():
+                raise UserError(f"{path}: no such adapter; train one with dsd-train, or give adapter=its/folder")
+
+
+def check_sources(cfg: DictConfig) -> None:
+    """Refuse a run without a picture and a prompt, or without jobs."""
+    if cfg.jobs:
+        return
+    if cfg.image is None or cfg.prompt is None:
+        raise UserError("nothing to draw: give image=reference.png prompt='...', or jobs=folder|jsonl|parquet|toybox")
+    if not cfg.prompt.strip():
+        raise UserError("prompt is empty; say what to draw")
+    if not Path(cfg.image).is_file():
+        raise UserError(f"image={cfg.image}: no such picture")
+    if cfg.lora_weights is not None:
+        check_path("lora_weights", cfg.lora_weights, "file")

@@ -1,0 +1,137 @@
+"""Draw one picture, or a set of jobs in shards."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from dsd.errors import UserError
+from dsd.files import resolve
+from dsd.infer.draw import Enhance, draw_shard
+from dsd.infer.enhance import Enhancer
+from dsd.infer.methods import Method, Parts
+from dsd.infer.output import overview, save_pictures
+from dsd.models.adapter_file import read_adapter
+from dsd.models.loading import to_device
+from dsd.models.quantize import quantize
+from dsd.pictures import picture_format, save_picture
+from dsd.pipeline import offload
+from dsd.pipeline.jobs import JobSource, read_picture
+from dsd.records import Result, features
+from dsd.runs.command import in_multirun
+from dsd.runs.identity import claim, fingerprint
+from dsd.runs.manifest import write_manifest
+from dsd.runs.run import Writer, begin
+from dsd.runs.settings import plain
+from dsd.runs.shards import read_failures, read_shards, write_shard
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    """Draw what the config asks for."""
+    refuse_impossible(cfg)
+    if cfg.jobs:
+        draw_jobs(cfg)
+    else:
+        draw_one(cfg)
+
+
+def draw_one(cfg: DictConfig) -> None:
+    """Draw one picture: a PNG that carries its prompt, seed and settings."""
+    reference = read_picture(cfg.image)
+    path = Path(cfg.output or Path(cfg.output_dir) / picture_name(cfg))
+    picture_format(path)
+    prompt = make_enhancer(cfg)(reference, cfg.prompt)
+    (picture,) = make_method(cfg, many=False)([reference], [prompt], [cfg.seed])
+    asked = {"asked": cfg.prompt} if prompt != cfg.prompt else {}
+    save_picture(picture, path, prompt, cfg.seed, plain(cfg)["settings"] | asked)
+    if in_multirun():  # every job has a folder of its own, which the overview reads
+        digest = claim(path.parent, cfg, inputs_of(cfg))
+        write_manifest(path.parent, "infer", {"results": 1}, config_hash=digest, look=path.name)
+    log.info("infer: %s (%d x %d, seed %d)", path, picture.width, picture.height, cfg.seed)
+
+
+def draw_jobs(cfg: DictConfig) -> None:
+    """Draw all jobs, in shards; a job that fails is recorded with its reason and does not stop the others."""
+    jobs: JobSource = instantiate(cfg.jobs)
+    current = begin(cfg, {**inputs_of(cfg), "jobs": jobs.fingerprint})
+    if current is None:
+        return
+
+    def make_writer() -> Writer:
+        enhance, method = make_enhancer(cfg), make_method(cfg, many=True)
+
+        def write(shard, bar) -> None:  # type: ignore[no-untyped-def]
+            rows = draw_shard(
+                shard, jobs, enhance, method, cfg.method.name, cfg.seed, cfg.batch_size, current.config_hash, bar
+            )
+            write_shard(shard, rows, features(Result))
+
+        return write
+
+    if not current.make_shards("results", len(jobs), cfg.rows_per_shard, "picture", make_writer):
+        return
+    rows, failures = read_shards(current.output_dir, "results"), read_failures(current.output_dir, "results")
+    if not len(rows):
+        raise UserError(f"all {len(failures)} jobs failed, the first because: {failures[0]['reason']}")
+    if cfg.png:
+        save_pictures(rows, current.output_dir / "images", plain(cfg)["settings"])
+    look = overview(rows, current.output_dir / "overview.png")
+    counts = {"results": len(rows), "failed": len(failures)}
+    current.finish(counts, f"{len(rows)} pictures by {cfg.method.name} ({len(failures)} failed)", look)
+
+
+def make_method(cfg: DictConfig, many: bool) -> Method:
+    """Load what draws, on its device, prepared for one picture or for many."""
+    speed, device = instantiate(cfg.speed), to_device(cfg.device)
+
+    def prepare(pipeline) -> None:  # type: ignore[no-untyped-def]
+        quantize(pipeline, device, cfg.quantization.value, cfg.quantized_parts, cfg.gguf_kind)
+        speed(pipeline, device, many)
+        offload.place(pipeline, device, cfg.offload.value)
+
+    parts = Parts(
+        cfg.model.path, cfg.model.dtype, device, plain(cfg)["settings"], cfg.adapter, cfg.transformer,
+        cfg.lora_weights, list(cfg.style_loras), speed, prepare,
+    )  # fmt: skip
+    method: Method = instantiate(cfg.method)(parts)
+    return method
+
+
+def make_enhancer(cfg: DictConfig) -> Enhance:
+    """Make what turns a reference and the user's prompt into the prompt that is drawn."""
+    if not cfg.vlm:
+        return lambda reference, prompt: prompt
+    return Enhancer(instantiate(cfg.vlm), cfg.enhance.describe, cfg.enhance.enrich)
+
+
+def refuse_impossible(cfg: DictConfig) -> None:
+    """Refuse what only this machine or the adapter itself can tell, before a model is loaded."""
+    device = to_device(cfg.device)
+    if cfg.method.takes_adapter:
+        offload.refuse_without_gpu(cfg.offload.value, cfg.quantization.value, device)
+        if cfg.adapter is not None:
+            read_adapter(resolve(cfg.adapter))
+
+
+def inputs_of(cfg: DictConfig) -> dict[str, str]:
+    """Name the content of the weights that a method is given."""
+    if not cfg.method.takes_adapter:
+        return {}
+    given = {name: resolve(cfg[name]) for name in ("adapter", "transformer", "lora_weights") if cfg[name]}
+    return {name: fingerprint(adapter_file(path)) for name, path in given.items()}
+
+
+def adapter_file(path: str) -> Path:
+    """Find the adapter in a folder of dsd-train; keep other paths."""
+    inside = Path(path) / "adapter.safetensors"
+    return inside if inside.is_file() else Path(path)
+
+
+def picture_name(cfg: DictConfig) -> str:
+    """Name a picture by its reference's file name and by everything that was asked."""
+    asked = f"{fingerprint(cfg.image)} {cfg.prompt} {cfg.seed} {plain(cfg)['settings']}"
+    return f"{Path(cfg.image).stem}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.png"
