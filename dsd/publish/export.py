@@ -11,7 +11,6 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import FluxTransformer2DModel
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from dsd.errors import UserError
 from dsd.files import atomic, write_json
 from dsd.models.canvas import Canvas
 from dsd.models.layouts import FP8
-from dsd.models.student import CanvasStudent, Conditions, Student
+from dsd.models.student import CanvasStudent, Conditions
 from dsd.publish.formats import WRITERS, Source
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,9 @@ def run(cfg: DictConfig) -> None:
     """Export as the config says, and report the error."""
     source, output_dir = Source.read(cfg.adapter, cfg.base), Path(cfg.output_dir)
     error = export(source, cfg.to.name, cfg.dtype.name, output_dir)
-    log.info("export: %s as %s in %s; relative error of a velocity %.2e", cfg.to.name, cfg.dtype.name, output_dir, error)
+    log.info(
+        "export: %s as %s in %s; relative error of a velocity %.2e", cfg.to.name, cfg.dtype.name, output_dir, error
+    )
 
 
 def export(source: Source, to: str, dtype: str, output_dir: Path) -> float:

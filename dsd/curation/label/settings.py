@@ -8,7 +8,7 @@ from dsd.runs.settings import setting
 
 @dataclass
 class LabelSettings:
-    """Label pairs of panels in a browser with two keys; dsd-curate mode=agreement compares the labels with the judge."""
+    """Label pairs of panels in a browser with two keys, for dsd-curate mode=agreement."""
 
     examples: ClassVar[tuple[str, ...]] = (
         "dsd-label curated=outputs/demo/pairs",
