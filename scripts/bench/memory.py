@@ -56,11 +56,7 @@ RECIPES = (
 
 def measure(setting: str, arguments: argparse.Namespace) -> dict[str, float | str]:
     """Load and prepare a pipeline and draw one picture, in this process; report the peaks in GiB."""
-    ConfigStore.instance().store("infer_schema", InferSettings)
-    model = "toybox" if arguments.shape == "toybox" else "flux_dev"
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("infer", [f"model={model}", "image=none.png", "prompt=none", *setting.split()])
-    device = to_device(arguments.device)
+    cfg, device = compose_setting(setting, arguments.shape), to_device(arguments.device)
     refuse_without_gpu(cfg.offload.value, cfg.quantization.value, device)
     pipeline, speed = load(cfg, arguments, device), instantiate(cfg.speed)
     quantize(pipeline, device, cfg.quantization.value, cfg.quantized_parts, cfg.gguf_kind)
@@ -80,6 +76,13 @@ def measure(setting: str, arguments: argparse.Namespace) -> dict[str, float | st
         report["gpu_loaded_gib"] = loaded / gib
         report["gpu_peak_gib"] = torch.cuda.max_memory_reserved(device) / gib
     return report
+
+
+def compose_setting(setting: str, shape: str) -> DictConfig:
+    """Read a setting as dsd-infer does."""
+    ConfigStore.instance().store("infer_schema", InferSettings)
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        return compose("infer", [f"model={shape}", *setting.split()])
 
 
 def load(cfg: DictConfig, arguments: argparse.Namespace, device: torch.device) -> DSDPipeline:
