@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from dsd.errors import UserError
 from dsd.inputs import read_jsonl, read_text, regular_file
-from dsd.models.canvas import to_rgb
+from dsd.pictures import to_rgb
 from dsd.runs.identity import fingerprint
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
@@ -51,7 +51,7 @@ class Job:
     def picture(self) -> Image.Image:
         """Read the reference. UserError where it cannot be read."""
         if isinstance(self.reference, Image.Image):
-            return self.reference
+            return to_rgb(self.reference)
         return read_picture(self.reference, f"reference of {self.name}")
 
 

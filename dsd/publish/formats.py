@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dsd.models import layouts
-from dsd.models.adapter import load_adapter, load_released_lora, read_adapter
+from dsd.models.adapter import load_adapter, load_released_lora
+from dsd.models.adapter_file import read_adapter
 from dsd.models.conditional import SHARD, load_transformer
 from dsd.models.loading import load_without_encoders
 from dsd.models.student import CanvasStudent

@@ -99,7 +99,7 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
     # argparse refuses key=value on both sides of an option such as -m
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: "=" in a and not a.startswith("-"))
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: a.startswith("~") or ("=" in a and not a.startswith("-")))
     if not {"-m", "--multirun"} & set(sys.argv):  # there a comma separates values
         sys.argv[1:] = [quoted(argument, schema) for argument in sys.argv[1:]]
     try:

@@ -39,7 +39,7 @@ def write_overview(folder: Path, num_jobs: int) -> None:
     if plotted:
         with atomic(folder / "overview.png") as temporary:
             plot(settings, results).savefig(temporary, dpi=100)
-    pictures = [(job, picture) for job in jobs if (picture := job / _look(job)).is_file()]
+    pictures = [(job, picture) for job in jobs if (picture := job / _look(job)).suffix != ".html" and picture.is_file()]
     if pictures:
         sheet = side_by_side([Image.open(p) for _, p in pictures], varied([job for job, _ in pictures]))
         with atomic(folder / (_look(jobs[0]) if plotted else "overview.png")) as temporary:

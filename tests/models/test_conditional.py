@@ -10,14 +10,7 @@ from diffusers import FluxTransformer2DModel
 from safetensors.torch import load_file, save_file
 
 from dsd.errors import UserError
-from dsd.models.adapter import (
-    adapter_state,
-    build_student,
-    describe,
-    fingerprint,
-    load_adapter,
-    trainable_parameters,
-)
+from dsd.models.adapter import adapter_state, build_student, describe, fingerprint, load_adapter, trainable_parameters
 from dsd.models.adapter_file import read_adapter, save_adapter
 from dsd.models.conditional import is_conditional, join, load_transformer, split
 

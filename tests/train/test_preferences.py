@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from dsd.errors import UserError
-from dsd.models.adapter import build_student, read_adapter, without_lora
+from dsd.models.adapter import build_student, without_lora
+from dsd.models.adapter_file import read_adapter
 from dsd.models.loading import load_pipeline
 from dsd.pipeline.pipeline import DSDPipeline
 from dsd.runs.shards import read_shards

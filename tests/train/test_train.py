@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dsd.models.adapter import read_adapter
+from dsd.models.adapter_file import read_adapter
 from dsd.runs.manifest import read_manifest
 
 SMALL = ("lora=toybox", "batch_size=4", "learning_rate=1e-3", "log_every=1", "device=cpu")
