@@ -149,7 +149,7 @@ def _completed(cfg: Any) -> Any:
     if in_multirun():
         logging.getLogger("dsd").info("%s", _job_label().rstrip(": "))
         given = {o.lstrip("+").partition("=")[0] for o in HydraConfig.get().overrides.task}
-        if "output_dir" not in given:
+        if "output_dir" in cfg and "output_dir" not in given:
             sweep = HydraConfig.get().sweep
             cfg.output_dir = os.path.join(sweep.dir, sweep.subdir)
         # submitit makes a sweep an array; each of its tasks is the whole of another job, not a part of one
