@@ -9,7 +9,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-smoke study test test-old test-slurm check format clean
+.PHONY: help setup demo demo-smoke study test test-old test-slurm check docs format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,9 +53,12 @@ check: $(STAMP)  ## style and types
 	@$(BIN)/ruff format --check --quiet || { echo "Not formatted; run: make format"; exit 1; }
 	@$(BIN)/mypy
 
+docs: $(STAMP)  ## the documentation as a site, in build/site; a broken link fails
+	@$(BIN)/zensical build --strict --clean
+
 format: $(STAMP)  ## rewrite the sources in the house style
 	@$(BIN)/ruff check --fix --quiet; $(BIN)/ruff format
 
 clean:  ## remove .venv and caches; outputs/ stays
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist .cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
