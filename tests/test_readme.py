@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Every line of the bash blocks, continuation lines joined and comments left out; and every command within a text."""
+    """Every line of the bash blocks, continuation lines joined and comments left out, and every command within a text."""
     lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
     for page in PAGES:
         text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
@@ -101,7 +101,7 @@ def test_what_it_names_within_a_file_is_there() -> None:
     named = [(path, name) for path, name in re.findall(r"`(dsd/\S+\.py)`, `([\w.]+)`", text)]
     named += [
         (f"{'/'.join(p[:-1])}.py", p[-1])
-        for p in map(lambda m: m.split("."), re.findall(r"^::: (\S+\.[A-Z]\w+)", text, re.M))
+        for p in (name.split(".") for name in re.findall(r"^::: (\S+\.[A-Z]\w+)", text, re.MULTILINE))
     ]
     assert len(named) > 3
     missing = [
