@@ -10,7 +10,8 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from dsd.errors import UserError
-    from dsd.models.adapter import load_adapter, read_adapter, save_adapter
+    from dsd.models.adapter import load_adapter
+    from dsd.models.adapter_file import read_adapter, save_adapter
     from dsd.models.student import CanvasStudent, Conditions, Student
     from dsd.pipeline.pipeline import DSDPipeline, DSDPipelineOutput
     from dsd.records import Grid, Pair, Prompt, Result
@@ -35,7 +36,8 @@ __all__ = [
 
 _MODULES = {
     "dsd.errors": ("UserError",),
-    "dsd.models.adapter": ("load_adapter", "read_adapter", "save_adapter"),
+    "dsd.models.adapter": ("load_adapter",),
+    "dsd.models.adapter_file": ("read_adapter", "save_adapter"),
     "dsd.models.student": ("CanvasStudent", "Conditions", "Student"),
     "dsd.pipeline.pipeline": ("DSDPipeline", "DSDPipelineOutput"),
     "dsd.records": ("Grid", "Pair", "Prompt", "Result"),

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in filter(Path.is_file, (temporary, *temporary.rglob("*"))):
+            file.chmod(0o666 & ~_umask())  # safetensors writes files that nobody else can read
             _sync(file)
         os.replace(temporary, path)
         _sync(path.parent)
@@ -41,6 +43,12 @@ def remove_stale(path: Path) -> None:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
+def remove_all_stale(folder: Path) -> None:
+    """Remove the temporary files that killed writers left in a folder. Only for its sole writer."""
+    for leftover in folder.glob(".tmp-????????-*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic(path) as temporary:
@@ -53,6 +61,13 @@ def resolve(path: str) -> str:
         return path
     package, _, inner = path.removeprefix(PACKAGE).partition("/")
     return str(files(package) / inner)
+
+
+@cache
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _sync(path: Path) -> None:

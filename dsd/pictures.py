@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 import dsd
@@ -95,6 +95,20 @@ def cut(grid: Image.Image, layout: str) -> list[Image.Image]:
     height, width = grid.height // rows, grid.width // columns
     corners = [(column * width, row * height) for row in range(rows) for column in range(columns)]
     return [grid.crop((x, y, x + width, y + height)) for x, y in corners]
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture of any mode to what a person sees: upright, 8 bits, on white."""
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF, for which Pillow has no common class: the picture stays as it is stored
+        image = image.copy()
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = image.point(lambda value: value / 256).convert("L")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def png(image: Image.Image) -> bytes:

@@ -1,20 +1,34 @@
 #!/usr/bin/env bash
-# The method from end to end, each stage a command that reads what the one before it left. Run again: every stage resumes,
-# or says that it is done.
-#   scripts/demo.sh                            the demo, minutes on two cores
-#   scripts/demo.sh experiment=toybox_smoke    the same chain in its shortest form
+# The method from end to end, each stage a command that reads what the one before it left. Run it again: every stage
+# resumes, or says that it is done.
+#   scripts/demo.sh                          the demo, minutes on two cores
+#   scripts/demo.sh train.num_steps=2000     an override with a stage's name before it goes to that stage
+#   scripts/demo.sh smoke                    the same chain with small sizes, in outputs/smoke
 set -euo pipefail
 cd "$(dirname "$0")/.."
-name=${1:-experiment=toybox_demo}
-name=${name#experiment=}
+source scripts/stages.sh
+# shellcheck disable=SC2016  # Hydra fills in ${method.name}
+small=(
+  data_gen.output_dir=outputs/smoke/grids data_gen.num_grids=12 data_gen.rows_per_shard=8
+  curate.grids=outputs/smoke/grids curate.output_dir=outputs/smoke/pairs curate.rows_per_shard=8
+  train.pairs=outputs/smoke/pairs train.output_dir=outputs/smoke/train train.num_steps=12 train.warmup_steps=2
+  train.checkpoint_every=6 train.log_every=4
+  infer.adapter=outputs/smoke/train 'infer.output_dir=outputs/smoke/${method.name}' infer.jobs.num_subjects=6
+  evaluate.grids=outputs/smoke/grids evaluate.curated=outputs/smoke/pairs evaluate.adapter=outputs/smoke/train
+  evaluate.output_dir=outputs/smoke evaluate.results.student=outputs/smoke/student
+  evaluate.results.text_only=outputs/smoke/text_only evaluate.results.copy_paste=outputs/smoke/copy_paste
+)
+if [[ ${1:-} == smoke ]]; then set -- "${small[@]}" "${@:2}"; fi
+take_overrides "$@"
+demo() { stage "$1" "experiment=toybox_demo/${1/curate/curation}" "${@:2}"; }
 began=$SECONDS
 
-dsd-data-gen "experiment=$name/data_gen"              # prompts -> grids: the teacher draws one subject in four panels
-dsd-curate   "experiment=$name/curation"              # grids -> pairs: the judge keeps those that show the same subject
-dsd-train    "experiment=$name/train"                 # pairs -> adapter: the teacher learns to take a reference
-dsd-infer    "experiment=$name/infer" method=student  # adapter -> images: subjects it has never seen, in new contexts
-dsd-infer    "experiment=$name/infer" method=text_only   # two baselines: the teacher, told only what text can tell,
-dsd-infer    "experiment=$name/infer" method=copy_paste  # and the reference as it is
-dsd-evaluate "experiment=$name/evaluate"              # how much of each subject was kept, how much of each prompt followed
+demo data_gen                     # prompts -> grids: the teacher draws one subject in four panels
+demo curate                       # grids -> pairs: the judge keeps those that show the same subject
+demo train                        # pairs -> adapter: the teacher learns to take a reference
+demo infer method=student         # adapter -> images: subjects it has never seen, in new contexts
+demo infer method=text_only       # two baselines: the teacher, told only what text can tell,
+demo infer method=copy_paste      # and the reference as it is
+demo evaluate                     # how much of each subject was kept, how much of each prompt followed
 
 echo "The whole chain took $((SECONDS - began)) s."

@@ -1,4 +1,4 @@
-"""The released script's command line, word for word, on this pipeline.
+"""Draw one picture with the released script's command line, word for word.
 
     python scripts/generate.py --model_path DIR/transformer --lora_path DIR/pytorch_lora_weights.safetensors \
         --image_path reference.png --text "this robot, at the beach" --output_path robot.png
@@ -8,8 +8,13 @@ supplies VAE, text encoders, tokenizers and scheduler), `--seed`, `--device`, `-
 this and more.
 """
 
+from dsd.runs.command import CONFIG_DIR, quiet
+
+if __name__ == "__main__":
+    quiet()  # before the libraries are imported
+
+# isort: split
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -21,12 +26,12 @@ from PIL import Image
 from dsd.chat import gemini
 from dsd.chat.service import Service
 from dsd.errors import UserError
+from dsd.infer.enhance import Enhancer
 from dsd.models.loading import DTYPES, to_device
 from dsd.pictures import picture_format, save_picture
-from dsd.pipeline import offload as memory
 from dsd.pipeline.jobs import read_picture
+from dsd.pipeline.offload import place, refuse_without_gpu
 from dsd.pipeline.pipeline import DSDPipeline
-from dsd.runs.command import CONFIG_DIR
 from dsd.runs.messages import explain
 
 CONFIGS = Path(CONFIG_DIR)
@@ -48,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model_offload", action="store_true", help="one component on the GPU at a time")
     parser.add_argument("--sequential_offload", action="store_true", help="one layer on the GPU at a time")
     parser.add_argument(
-        "--disable_gemini_prompt", action="store_true", help="use --text as it is; otherwise Gemini writes it out"
+        "--disable_gemini_prompt", action="store_true", help="use --text as it is; otherwise Gemini enriches it"
     )
     parser.add_argument("--base_path", default="black-forest-labs/FLUX.1-dev")
     parser.add_argument("--seed", type=int, help="default: another one each time, which is printed")
@@ -59,13 +64,27 @@ def parse() -> argparse.Namespace:
 
 
 def enhanced(reference: Image.Image, prompt: str) -> str:
-    """By Gemini where the environment has a key or a project for it; otherwise the prompt itself."""
+    """Let Gemini write the prompt out where the environment has a key or a project for it; else keep the prompt."""
     if not gemini.has_credentials():
         print(f"prompt enhancement is off: neither {gemini.KEYS[0]} nor {gemini.PROJECT} is in the environment")
         return prompt
-    chat = OmegaConf.load(CONFIGS / "vlm/gemini.yaml").chat
-    service = Service(instantiate(chat), cache="outputs/cache/answers.sqlite")
-    return instantiate(OmegaConf.load(CONFIGS / "enhance/two_calls.yaml"))(service)(reference, prompt)
+    service = Service(
+        instantiate(OmegaConf.load(CONFIGS / "vlm/gemini.yaml").chat), cache="outputs/cache/answers.sqlite"
+    )
+    return Enhancer(service, **OmegaConf.load(CONFIGS / "infer.yaml").enhance)(reference, prompt)
+
+
+def load(arguments: argparse.Namespace, device: torch.device, offload: str) -> DSDPipeline:
+    """Load the released transformer and its LoRA over the base, on the device."""
+    pipeline = DSDPipeline.from_base(
+        arguments.base_path,
+        transformer=arguments.model_path,
+        lora=arguments.lora_path,
+        dtype=arguments.dtype or ("float32" if device.type == "cpu" else "bfloat16"),
+    )
+    pipeline.precompute = True
+    place(pipeline, device, offload)
+    return pipeline
 
 
 def main() -> None:
@@ -74,18 +93,9 @@ def main() -> None:
         raise UserError("--text is empty; say what to draw")
     picture_format(arguments.output_path)
     reference, device = read_picture(arguments.image_path), to_device(arguments.device)
-    place = memory.none
-    if arguments.model_offload or arguments.sequential_offload:
-        place = memory.sequential_offload if arguments.sequential_offload else memory.model_offload
-    memory.check(place.__name__, "none", device)
-    pipeline = DSDPipeline.from_base(
-        arguments.base_path,
-        transformer=arguments.model_path,
-        lora=arguments.lora_path,
-        dtype=arguments.dtype or ("float32" if device.type == "cpu" else "bfloat16"),
-    )
-    pipeline.precompute = True
-    place(pipeline, device)
+    offload = "sequential" if arguments.sequential_offload else "model" if arguments.model_offload else "none"
+    refuse_without_gpu(offload, "none", device)
+    pipeline = load(arguments, device, offload)
     prompt = arguments.text if arguments.disable_gemini_prompt else enhanced(reference, arguments.text)
     seed = torch.seed() % 2**32 if arguments.seed is None else arguments.seed
     (picture,) = pipeline(
@@ -105,8 +115,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("dsd").setLevel(logging.INFO)
     try:
         main()
     except Exception as error:

@@ -116,7 +116,7 @@ def pairs(grids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def adapter(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student of a few steps."""
     folder = tmp_path_factory.mktemp("oracle") / "train"
-    settings = ("num_steps=4", "batch_size=4", "log_every=2", "lora=toybox", "learning_rate=1e-3", "device=cpu")
+    settings = ("num_steps=4", "batch_size=4", "log_every=2", "learning_rate=1e-3", "device=cpu")
     _run("train", f"pairs={pairs}", f"output_dir={folder}", *settings)
     return folder
 

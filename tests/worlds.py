@@ -12,9 +12,9 @@ from torchvision.transforms.functional import to_pil_image
 from dsd.records import Grid, Pair, Result, Verdict, features
 from dsd.runs.manifest import write_manifest
 from dsd.runs.shards import Shard, write_shard
-from dsd.toybox import captions
+from dsd.toybox import grammar
 from dsd.toybox.draw import render
-from dsd.toybox.sheets import sample_sheets
+from dsd.toybox.samples import sample_grids
 from dsd.toybox.world import ATTRIBUTES, SUBJECT, sample_contexts, sample_subjects, words
 
 
@@ -67,7 +67,7 @@ def infer_run(folder: Path, method: str, num: int = 12, seed: int = 0, truth: st
             job=f"{i:03d}",
             image=images[i],
             reference=references[i],
-            prompt=captions.panel(rng, subjects[i], asked[i]),
+            prompt=grammar.panel(rng, subjects[i], asked[i]),
             seed=seed,
             method=method,
             truth=json.dumps(words(subjects[i], SUBJECT)) if truth is None else truth,
@@ -79,20 +79,20 @@ def infer_run(folder: Path, method: str, num: int = 12, seed: int = 0, truth: st
 
 
 def grids_run(folder: Path, num: int = 8, odd: int = 2) -> Path:
-    """What dsd-data-gen leaves: 2x2 sheets of one subject; in the first `odd` of them the last panel shows another."""
+    """What dsd-data-gen leaves: 2x2 grids of one subject; in the first `odd` of them the last panel shows another."""
     rng = np.random.default_rng(3)
-    sheets = sample_sheets(rng, num, "2x2", "same")
-    subjects = sheets.subjects.copy()
+    grids = sample_grids(rng, num, "2x2", "same")
+    subjects = grids.subjects.copy()
     belly = list(SUBJECT).index("belly")
     subjects[:odd, 3, belly] = (subjects[:odd, 3, belly] + 1) % len(SUBJECT["belly"])
     rows = []
-    for i, prompt in enumerate(sheets.prompts(rng)):
-        panels = pictures(subjects[i], sheets.contexts[i])
-        sheet = Image.new("RGB", (128, 128))
+    for i, prompt in enumerate(grids.prompts(rng)):
+        panels = pictures(subjects[i], grids.contexts[i])
+        grid = Image.new("RGB", (128, 128))
         for k, panel in enumerate(panels):
-            sheet.paste(panel, (k % 2 * 64, k // 2 * 64))
-        said = [captions.panel(rng, s, c) for s, c in zip(sheets.subjects[i], sheets.contexts[i])]
-        rows.append(Grid(i, sheet, prompt, "2x2", said, "critter", "same", i, 128, 128, "c0ffee"))
+            grid.paste(panel, (k % 2 * 64, k // 2 * 64))
+        said = [grammar.panel(rng, s, c) for s, c in zip(grids.subjects[i], grids.contexts[i])]
+        rows.append(Grid(i, grid, prompt, "2x2", said, "critter", "same", i, 128, 128, "c0ffee"))
     return leave(folder, "data_gen", {"grids": (Grid, rows)}, seconds=41.0)
 
 

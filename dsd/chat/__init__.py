@@ -1,7 +1,7 @@
-"""A question with pictures -> an answer, from whichever vision-language model there is: configs/vlm/*.yaml.
+"""Ask a vision-language model a question with pictures, whoever provides it: configs/vlm/*.yaml.
 
-A provider is a class with one method; secrets come from the environment and stay in its client. What every provider
-needs (retries, limits, a cache, a ledger) is in `dsd.chat.service`.
+A provider is a class with one method. It reads its secrets from the environment and keeps them in its client. What
+every provider needs (retries, limits, a cache of answers) is in `dsd.chat.service`.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from pydantic import BaseModel
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked. Pictures follow the text, so that providers can keep the beginning that all questions share."""
+    """A text, and pictures after it: providers can reuse the beginning that many questions share."""
 
     text: str
     images: Sequence[Image.Image] = ()
-    answer: type[BaseModel] | None = None  # the JSON that is wanted, None for text
+    answer: type[BaseModel] | None = None  # the JSON that the answer must be; None for text
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What was answered, and what it took."""
+    """An answer, and the tokens that it took."""
 
     text: str
     input_tokens: int = 0
@@ -31,19 +31,19 @@ class Reply:
 
 
 class ChatError(Exception):
-    """There is no answer: the provider's reason, in one line."""
+    """A question has no answer. The message is the provider's reason, in one line."""
 
     def __init__(self, reason: str, transient: bool = False, refusal: bool = False) -> None:
         super().__init__(reason)
         self.transient = transient  # asking again may help
-        self.refusal = refusal  # the model would not answer; never to be taken for "no"
+        self.refusal = refusal  # the model would not answer; never read this as "no"
 
 
 class Chat(Protocol):
-    """`model` names what answers, for caches and records."""
+    """A provider. `model` names what answers, for the cache and for records."""
 
     model: str
 
     def ask(self, question: Question) -> Reply:
-        """One call. ChatError where there is no answer."""
+        """Make one call. Raise ChatError where there is no answer."""
         ...

@@ -1,4 +1,4 @@
-"""Pictures and errors as they travel."""
+"""Encode pictures for HTTP requests, name them by their pixels, and clean up answers and errors."""
 
 import base64
 import hashlib
@@ -8,14 +8,14 @@ from io import BytesIO
 
 from PIL import Image
 
-from dsd.models.canvas import to_rgb
+from dsd.pictures import to_rgb
 
 MIME = "image/png"
-_digests: dict[int, tuple[weakref.ref[Image.Image], str]] = {}  # images are no keys: they compare by their pixels
+_digests: dict[int, tuple[weakref.ref[Image.Image], str]] = {}  # by id: images compare by pixels, so they are no keys
 
 
 def png(image: Image.Image, longest: int = 1024) -> bytes:
-    """An upright RGB picture of at most `longest` pixels a side."""
+    """Encode a picture as an upright RGB PNG, at most `longest` pixels wide and high."""
     image = to_rgb(image)
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = BytesIO()
@@ -24,9 +24,9 @@ def png(image: Image.Image, longest: int = 1024) -> bytes:
 
 
 def digest(image: Image.Image) -> str:
-    """Of what `png` would show: pixels, whatever file they came in; much faster than encoding them.
+    """Hash the pixels that `png` would send, whatever file they came from; much faster than encoding them.
 
-    A panel is asked about in many pairs, so an image object's digest is remembered while it lives.
+    A panel is asked about in many pairs. The digest of an image object is remembered as long as the object lives.
     """
     key = id(image)
     reference, known = _digests.get(key, (None, ""))
@@ -38,15 +38,16 @@ def digest(image: Image.Image) -> str:
 
 
 def data_url(image: Image.Image) -> str:
+    """Encode a picture as a data URL."""
     return f"data:{MIME};base64,{base64.b64encode(png(image)).decode()}"
 
 
 def bare_json(text: str) -> str:
-    """Without the fence that some models put around JSON."""
+    """Remove the Markdown fence that some models put around JSON."""
     return re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
 
 
 def first_line(error: BaseException) -> str:
-    """What a client's exception says, short enough for a log."""
+    """Shorten the message of a client's exception to one line for a log."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -3,27 +3,29 @@
 import os
 from typing import Any
 
-from google import genai
-from google.genai import errors, types
-
 from dsd.chat import ChatError, Question, Reply
 from dsd.chat.encoding import MIME, bare_json, first_line, png
 from dsd.errors import UserError
 
 KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 PROJECT = "GOOGLE_CLOUD_PROJECT"
-BUSY = (408, 429, 500, 502, 503, 504)
+BUSY = (408, 429, 500, 502, 503, 504)  # HTTP codes after which asking again may help
+HTTP_CLIENTS = ("httpx", "httpcore", "google", "pydantic", "json")  # modules whose exceptions are failed calls
 
 
 def has_credentials() -> bool:
+    """Tell whether the environment holds a key or a Vertex project."""
     return any(os.environ.get(name) for name in (*KEYS, PROJECT))
 
 
 class Gemini:
-    """`base_url` is for proxies."""
+    """Google's current client. `base_url` is for proxies."""
 
     def __init__(self, model: str, timeout: float = 60.0, base_url: str | None = None) -> None:
-        self.model = model
+        from google import genai
+        from google.genai import errors, types
+
+        self.model, self.types, self.errors = model, types, errors
         options = types.HttpOptions(base_url=base_url, timeout=int(timeout * 1000))
         key = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
         if key is not None:
@@ -34,26 +36,17 @@ class Gemini:
         else:
             raise UserError(
                 f"vlm=gemini needs {KEYS[0]} (or a Vertex project in {PROJECT}) in the environment; "
-                "or choose vlm=openai, vlm=local or vlm=none"
+                "or choose vlm=openai, vlm=local or vlm=null"
             )
 
     def ask(self, question: Question) -> Reply:
-        parts: list[Any] = [types.Part.from_bytes(data=png(image), mime_type=MIME) for image in question.images]
-        form: dict[str, Any] = {}
-        if question.answer is not None:
-            form = {
-                "response_mime_type": "application/json",
-                "response_json_schema": question.answer.model_json_schema(),
-            }
+        """Make one call, without retries."""
         try:
-            answer = self.client.models.generate_content(
-                model=self.model, contents=[types.Part.from_text(text=question.text), *parts],
-                config=types.GenerateContentConfig(**form),
-            )  # fmt: skip
-        except errors.APIError as error:
+            answer = self._generate(question)
+        except self.errors.APIError as error:
             raise ChatError(first_line(error), transient=error.code in BUSY) from error
-        except Exception as error:  # the HTTP client's own errors, whichever client it is
-            if not type(error).__module__.startswith(("httpx", "httpcore", "google", "pydantic", "json")):
+        except Exception as error:  # of the HTTP client, whichever one is installed
+            if not type(error).__module__.startswith(HTTP_CLIENTS):
                 raise
             raise ChatError(first_line(error), transient=True) from error
         blocked = answer.prompt_feedback and answer.prompt_feedback.block_reason
@@ -67,3 +60,14 @@ class Gemini:
             (used and used.prompt_token_count) or 0,
             (used and used.candidates_token_count) or 0,
         )
+
+    def _generate(self, question: Question) -> Any:
+        types, form = self.types, dict[str, Any]()
+        if question.answer is not None:
+            schema = question.answer.model_json_schema()
+            form = {"response_mime_type": "application/json", "response_json_schema": schema}
+        pictures = [types.Part.from_bytes(data=png(image), mime_type=MIME) for image in question.images]
+        return self.client.models.generate_content(
+            model=self.model, contents=[types.Part.from_text(text=question.text), *pictures],
+            config=types.GenerateContentConfig(**form),
+        )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Gemini by google-generativeai, the client that came before google-genai and is at its end of life."""
+"""Gemini by google-generativeai, the older client. It is at its end of life; `dsd.chat.gemini` replaces it."""
 
 import os
-from typing import Any
+from typing import Any, cast
 
 from dsd.chat import ChatError, Question, Reply
 from dsd.chat.encoding import MIME, bare_json, first_line, png
@@ -10,7 +10,7 @@ from dsd.errors import UserError
 
 
 class GeminiLegacy:
-    """Needs an API key; Vertex projects are for `Gemini`."""
+    """Google's older client. It needs an API key; only `Gemini` knows Vertex projects."""
 
     def __init__(self, model: str, timeout: float = 60.0, base_url: str | None = None) -> None:
         try:
@@ -19,28 +19,32 @@ class GeminiLegacy:
             raise UserError("vlm=gemini_legacy needs the package google-generativeai; or use vlm=gemini") from error
         key = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
         if key is None:
-            raise UserError(f"vlm=gemini_legacy needs {KEYS[0]} in the environment; or use vlm=none")
+            raise UserError(f"vlm=gemini_legacy needs {KEYS[0]} in the environment")
         self.model, self.timeout = model, timeout
         genai.configure(api_key=key, transport="rest", client_options={"api_endpoint": base_url} if base_url else None)
         self.client = genai.GenerativeModel(model)
 
     def ask(self, question: Question) -> Reply:
-        parts = [{"mime_type": MIME, "data": png(image)} for image in question.images]
-        form: Any = {"response_mime_type": "application/json"} if question.answer else None
-        text = question.text
-        if question.answer is not None:
-            text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
+        """Make one call, without retries."""
         try:
-            once: Any = {"timeout": self.timeout, "retry": None}
-            answer = self.client.generate_content([text, *parts], generation_config=form, request_options=once)
+            answer = self._generate(question)
             blocked = answer.prompt_feedback.block_reason
             said = "" if blocked or not answer.candidates else answer.text.strip()
-        except Exception as error:  # the client's, or its HTTP client's; ValueError where the answer was cut off
-            ours = isinstance(error, ValueError | OSError)
-            if not ours and type(error).__module__.split(".")[0] not in ("google", "requests"):
+        except Exception as error:  # of the client or its HTTP client; ValueError where the answer was cut off
+            expected = isinstance(error, ValueError | OSError)
+            if not expected and type(error).__module__.split(".")[0] not in ("google", "requests"):
                 raise
             raise ChatError(first_line(error), transient=getattr(error, "code", None) in (None, *BUSY)) from error
         if not said:
             raise ChatError(f"no answer ({getattr(blocked, 'name', '') or 'empty'})", refusal=bool(blocked))
         used = answer.usage_metadata
         return Reply(bare_json(said), used.prompt_token_count, used.candidates_token_count)
+
+    def _generate(self, question: Question) -> Any:
+        text, form = question.text, cast(Any, None)
+        if question.answer is not None:
+            form = {"response_mime_type": "application/json"}
+            text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
+        parts = [{"mime_type": MIME, "data": png(image)} for image in question.images]
+        once: Any = {"timeout": self.timeout, "retry": None}
+        return self.client.generate_content([text, *parts], generation_config=form, request_options=once)

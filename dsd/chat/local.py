@@ -1,30 +1,33 @@
 """A vision-language model of transformers (Qwen2.5-VL, Qwen3-VL, SmolVLM and others) on this machine."""
 
-import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
-
 from dsd.chat import ChatError, Question, Reply
 from dsd.chat.encoding import bare_json
 from dsd.errors import UserError
-from dsd.models.canvas import to_rgb
-from dsd.models.loading import to_device, to_dtype
+from dsd.pictures import to_rgb
 
 
 class Local:
-    """Answers greedily: the same question, the same answer."""
+    """A model that answers greedily: the same question has the same answer."""
 
     def __init__(self, model: str, dtype: str, device: str = "auto", max_new_tokens: int = 512) -> None:
-        self.model, self.max_new_tokens = model, max_new_tokens
+        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        from dsd.models.loading import to_device, to_dtype
+
+        self.model, self.max_new_tokens, self.no_gradients = model, max_new_tokens, torch.inference_mode
         try:
             self.processor = AutoProcessor.from_pretrained(model)
             self.network = AutoModelForImageTextToText.from_pretrained(
                 model, dtype=to_dtype(dtype), use_safetensors=True
             ).to(to_device(device))
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"vlm.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+            raise UserError(
+                f"vlm.chat.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from error
 
-    @torch.inference_mode()
     def ask(self, question: Question) -> Reply:
+        """Answer one question."""
         text = question.text
         if question.answer is not None:
             text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
@@ -34,7 +37,8 @@ class Local:
             add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
         ).to(self.network.device, self.network.dtype)  # fmt: skip
         num = inputs["input_ids"].shape[1]
-        tokens = self.network.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)[:, num:]
+        with self.no_gradients():
+            tokens = self.network.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)[:, num:]
         answer = self.processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
         if not answer:
             raise ChatError("no answer (empty)")

@@ -1,18 +1,15 @@
-"""Asking many questions of a provider that is slow, busy, paid for and sometimes down.
+"""Ask many questions of a provider that is slow, busy, paid for and sometimes down.
 
-Questions run side by side. Answers are kept in a cache (SQLite) under the pictures' bytes, the words, the model and the
-wanted form: a rerun asks nothing twice and pays nothing twice, and `replay=true` runs from it alone.
+Questions run side by side. Answers are kept on disk under the pictures' pixels, the words, the model and the wanted
+form: a rerun asks nothing twice and pays nothing twice, and `replay=true` runs from the cache alone.
 """
 
 import hashlib
 import json
-import sqlite3
 import threading
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +17,9 @@ from pydantic import BaseModel, ValidationError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from dsd.chat import Chat, ChatError, Question, Reply
+from dsd.chat.answers import Answers
 from dsd.chat.encoding import digest
+from dsd.chat.pace import Pace
 from dsd.errors import UserError
 
 
@@ -33,27 +32,26 @@ class Limits:
     first_wait: float = 1.0  # seconds between attempts; it doubles, with jitter
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    breaker: int = 10  # calls that fail one after another before the run stops
+    breaker: int = 10  # failed calls in a row after which the run stops
     max_calls: int | None = None  # of this run
     max_cost: float | None = None  # of this run, in the price's currency
     price: Mapping[str, float] = field(default_factory=dict)  # per million tokens: {"input": ..., "output": ...}
     replay: bool = False  # answer from the cache alone
 
     def cost(self, tokens: Mapping[str, int]) -> float:
-        """Of {"input_tokens": ..., "output_tokens": ...}."""
+        """Convert {"input_tokens": ..., "output_tokens": ...} to money."""
         return sum(self.price.get(kind, 0.0) * tokens[f"{kind}_tokens"] / 1e6 for kind in ("input", "output"))
 
 
 class Service:
-    """`chat` with retries, limits, a cache and a ledger. Thread-safe; one cache serves many processes."""
+    """A provider with retries, limits, a cache and a ledger. Thread-safe; many processes can share one cache."""
 
     def __init__(self, chat: Chat, cache: str | Path, limits: Limits | None = None) -> None:
         self.chat, self.model, self.limits = chat, chat.model, limits or Limits()
         self.answers, self.lock = Answers(Path(cache)), threading.Lock()
         self.requests, self.tokens = Pace(self.limits.requests_per_minute), Pace(self.limits.tokens_per_minute)
-        self.ledger, self.failed_in_a_row = Counter[str](), 0
-        self.failed_with = ""
-        self.purpose = ""  # what the answers are for: a run's name, by which the ledger on disk is kept
+        self.ledger = Counter[str]()  # calls, tokens, failures of this run
+        self.failed_in_a_row, self.failed_with = 0, ""
         wait = self.limits.first_wait
         self.retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, ChatError) and error.transient),
@@ -62,25 +60,30 @@ class Service:
             reraise=True,
         )
 
-    def ask(self, question: Question) -> str:
-        """The answer's text, which reads as `question.answer` where that is given. ChatError where there is none."""
+    def ask(self, question: Question, purpose: str = "") -> str:
+        """Return the answer's text; it reads as `question.answer` where that is given. ChatError where there is none.
+
+        The cache on disk counts the answer under `purpose`.
+        """
         key = self.key(question)
         if (kept := self.answers.get(key)) is not None:
             self._count(cached=1)
             return kept
         if self.limits.replay:
             raise ChatError("not in the cache (replay=true asks nobody)")
-        reply = self._asked_until_it_reads(question)
-        self.answers.put(key, reply, self.model, self.purpose)
+        reply = self._ask_until_it_reads(question)
+        self.answers.put(key, reply, self.model, purpose)
         return reply.text
 
-    def ask_all(self, questions: Sequence[Question]) -> Iterator[str | ChatError]:
-        """Answers in the questions' order, several calls at a time. UserError when the budget or the breaker stops it;
-        what was answered until then is kept."""
+    def ask_all(self, questions: Sequence[Question], purpose: str = "") -> Iterator[str | ChatError]:
+        """Yield the answers in the questions' order, several calls at a time.
+
+        UserError when a budget is used up or too many calls failed in a row; answers until then are kept.
+        """
 
         def one(question: Question) -> str | ChatError:
             try:
-                return self.ask(question)
+                return self.ask(question, purpose)
             except ChatError as error:
                 return error
 
@@ -93,16 +96,17 @@ class Service:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def cost(self) -> float:
-        """Of this run's calls so far."""
+        """Price the calls of this run so far."""
         return self.limits.cost(self.ledger)
 
     def key(self, question: Question) -> str:
+        """Name a question to this model in the cache."""
         form = question.answer.model_json_schema() if question.answer else None
         pictures = list(map(digest, question.images))
         return hashlib.sha256(json.dumps([self.model, question.text, pictures, form]).encode()).hexdigest()
 
-    def _asked_until_it_reads(self, question: Question) -> Reply:
-        """The reply; one that does not read as the wanted form is asked for once more, with what was wrong."""
+    def _ask_until_it_reads(self, question: Question) -> Reply:
+        """Ask; if the answer does not read as the wanted form, ask once more and say what was wrong."""
         reply = self._call(question)
         for last in (False, True):
             problem = _problem(reply.text, question.answer)
@@ -116,6 +120,7 @@ class Service:
         raise AssertionError
 
     def _call(self, question: Question) -> Reply:
+        """Call with retries, and count failures in a row."""
         try:
             reply = self.retrying(self._call_once, question)
         except ChatError as error:
@@ -130,13 +135,10 @@ class Service:
         return reply
 
     def _call_once(self, question: Question) -> Reply:
-        limits, used_up = self.limits, "is used up; what was answered is kept"
+        """Call within the budgets and at the pace."""
         with self.lock:
             self._stop_if_down()
-            if limits.max_calls is not None and self.ledger["calls"] >= limits.max_calls:
-                raise UserError(f"the budget of {limits.max_calls} calls (vlm.limits.max_calls) {used_up}")
-            if limits.max_cost is not None and self.cost() >= limits.max_cost:
-                raise UserError(f"the budget of {limits.max_cost:g} (vlm.limits.max_cost) {used_up}")
+            self._stop_if_used_up()
             self.ledger["calls"] += 1
         self.requests.wait(1)
         self.tokens.wait(0)
@@ -145,11 +147,18 @@ class Service:
         self._count(input_tokens=reply.input_tokens, output_tokens=reply.output_tokens)
         return reply
 
+    def _stop_if_used_up(self) -> None:
+        limits, used_up = self.limits, "is used up; what was answered is kept"
+        if limits.max_calls is not None and self.ledger["calls"] >= limits.max_calls:
+            raise UserError(f"the budget of {limits.max_calls} calls (vlm.limits.max_calls) {used_up}")
+        if limits.max_cost is not None and self.cost() >= limits.max_cost:
+            raise UserError(f"the budget of {limits.max_cost:g} (vlm.limits.max_cost) {used_up}")
+
     def _stop_if_down(self) -> None:
         if self.failed_in_a_row >= self.limits.breaker:
             raise UserError(
                 f"{self.model}: {self.failed_in_a_row} calls failed one after another, the last because: "
-                f"{self.failed_with}; what was answered is kept, run the same command again when it is mended"
+                f"{self.failed_with}; what was answered is kept, run the same command again when this is mended"
             )
 
     def _count(self, **numbers: int) -> None:
@@ -158,85 +167,13 @@ class Service:
 
 
 def spent(cache: str | Path, purpose: str, limits: Limits) -> dict[str, float]:
-    """Over all runs of this purpose: answers, tokens and what they cost by `limits.price`."""
+    """Sum the answers for a purpose over all runs: their number, tokens, and cost by `limits.price`."""
     found = Answers(Path(cache)).spent(purpose)
     return {**found, "cost": round(limits.cost(found), 6)}
 
 
-class Answers:
-    """Answers by key, on disk. A line is there whole or not at all."""
-
-    def __init__(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self.file, self.local = file, threading.local()
-        with self._open() as database:
-            database.execute(
-                "create table if not exists answers (key text primary key, text text, model text, "
-                "input_tokens integer, output_tokens integer, purpose text)"
-            )
-
-    def get(self, key: str) -> str | None:
-        with self._open() as database:
-            row = database.execute("select text from answers where key = ?", (key,)).fetchone()
-        return row[0] if row else None
-
-    def put(self, key: str, reply: Reply, model: str, purpose: str = "") -> None:
-        with self._open() as database:
-            row = (key, reply.text, model, reply.input_tokens, reply.output_tokens, purpose)
-            database.execute("insert or replace into answers values (?, ?, ?, ?, ?, ?)", row)
-
-    def spent(self, purpose: str) -> dict[str, int]:
-        """What answers were got for a purpose, over all its runs: their number and tokens."""
-        sums = "select count(*), sum(input_tokens), sum(output_tokens) from answers where purpose = ?"
-        with self._open() as database:
-            row = database.execute(sums, (purpose,)).fetchone()
-        return dict(zip(("answers", "input_tokens", "output_tokens"), (int(n or 0) for n in row), strict=True))
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection, committed at the end. UserError where the file is no cache."""
-        try:
-            if not hasattr(self.local, "database"):
-                self.local.database = sqlite3.connect(self.file, timeout=60)
-                self.local.database.execute("pragma journal_mode=wal")
-            with self.local.database:
-                yield self.local.database
-        except sqlite3.DatabaseError as error:
-            raise UserError(
-                f"{self.file}: the cache of answers cannot be used ({error}); delete it or free space"
-            ) from error
-
-
-class Pace:
-    """At most so much in any minute; None is no limit."""
-
-    def __init__(self, per_minute: float | None) -> None:
-        self.per_minute, self.spent, self.lock = per_minute, deque[tuple[float, float]](), threading.Lock()
-
-    def wait(self, amount: float) -> None:
-        """Until there is room, then spend `amount`."""
-        if self.per_minute is None:
-            return
-        while True:
-            with self.lock:
-                now = time.monotonic()
-                while self.spent and now - self.spent[0][0] >= 60:
-                    self.spent.popleft()
-                if sum(a for _, a in self.spent) + amount <= self.per_minute or not self.spent:
-                    self.spent.append((now, amount))
-                    return
-                pause = 60 - (now - self.spent[0][0])
-            time.sleep(min(pause, 1.0))
-
-    def spend(self, amount: float) -> None:
-        """What is known afterwards only."""
-        if self.per_minute is not None:
-            with self.lock:
-                self.spent.append((time.monotonic(), amount))
-
-
 def _problem(text: str, form: type[BaseModel] | None) -> str:
-    """Why it does not read as the wanted form, "" where it does."""
+    """Say why a text does not read as the wanted form; "" where it does."""
     if form is None:
         return ""
     try:

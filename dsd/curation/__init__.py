@@ -1,1 +1,1 @@
-"""Grids -> pairs: cut sheets into panels, let a judge say which pairs show one subject, select (paper, section 3.2)."""
+"""Grids -> pairs: cut grids into panels, let a judge say which pairs show one subject, select (paper, section 3.2)."""

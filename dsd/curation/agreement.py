@@ -1,9 +1,9 @@
-"""The judge is judged: against people's labels, against itself with the pictures swapped, and beside plain embeddings.
+"""Compare the judge with people's labels, with itself when the pictures are swapped, and with each score alone.
 
     dsd-curate mode=agreement labels=labels.jsonl verdicts_dir=outputs/pairs output_dir=outputs/agreement
 
-Labels are one JSON object a line, {"grid": 3, "first": 0, "second": 2, "same": true}; dsd/curation/label.py writes
-them. 95 % bootstrap intervals, resampling grids.
+Labels are one JSON object a line, {"grid": 3, "first": 0, "second": 2, "same": true}; dsd-label writes them. Intervals
+are 95 % bootstrap intervals that resample grids.
 """
 
 import json
@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 
 from dsd.errors import UserError
-from dsd.metrics.intervals import estimate, share, unit_weights
+from dsd.inputs import read_text
+from dsd.metrics.classification import Classification
 
 Key = tuple[int, int, int]  # grid, first panel < second panel
 
 
 def read_labels(path: str | Path) -> dict[Key, bool]:
-    """A pair that was labelled twice has its last label."""
-    file, labels = Path(path), {}
-    if not file.is_file():
-        raise UserError(f"labels={path}: no such file; label pairs with dsd/curation/label.py")
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    """Read labels; of a pair that was labelled twice the last one counts. UserError names a line that is no label."""
+    labels = {}
+    for number, line in enumerate(read_text(path, "labels").splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -48,60 +47,43 @@ def agreement(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Precision, recall, F1 and Cohen's kappa of the judge and of every score alone (at its best F1, chosen on these
-    very labels, which flatters it); and how often the judge says the same with the pictures swapped."""
+    """Compute precision, recall, F1 and Cohen's kappa of the judge and of every score alone.
+
+    `swapped` is what the judge says with the pictures swapped; how often it says the same is computed too. The bound of
+    a score alone is the one of its best F1 on these very labels, which flatters it.
+    """
     rows = {(v["grid"], v["first"], v["second"]): v for v in verdicts if not v["defect"]}
     known = [key for key in labels if key in rows]
     if not known:
         raise UserError("no labelled pair has a verdict; are labels and verdicts of the same grids?")
     truth = np.array([labels[key] for key in known])
-    _, unit = np.unique([key[0] for key in known], return_inverse=True)
-    weights = unit_weights(np.random.default_rng(seed), int(unit.max()) + 1, num_resamples)
+    figures = Classification(truth, [key[0] for key in known], num_resamples, np.random.default_rng(seed))
     said = np.array([rows[key]["same"] for key in known])
     found: dict[str, Any] = {
         "labelled": len(labels), "compared": len(known), "same": int(truth.sum()),
-        "judge": quality(said, truth, unit, weights),
+        "judge": figures(said),
     }  # fmt: skip
     scores = [json.loads(rows[key]["scores"]) for key in known]
     for name in sorted(set.intersection(*(set(s) for s in scores))):
         values = np.array([s[name] for s in scores])
         bound = best_bound(values, truth)
-        found[f"{name} alone"] = {"bound": bound, **quality(values >= bound, truth, unit, weights)}
-    again = [number for number, key in enumerate(known) if key in swapped]
-    if again:
-        same = np.array([swapped[known[number]] == said[number] for number in again], float)
-        units = unit[again]
-        hits, counts = (np.bincount(units, x, weights.shape[1]) for x in (same, np.ones(len(again))))
-        found["self_agreement_swapped"] = estimate(share(weights, hits, counts), len(again))
+        found[f"{name} alone"] = {"bound": bound, **figures(values >= bound)}
+    again = np.array([key in swapped for key in known])
+    if again.any():
+        same = np.array([swapped.get(key) == answer for key, answer in zip(known, said, strict=True)])
+        found["self_agreement_swapped"] = figures.share(same, again)
     return found
 
 
-def quality(said: np.ndarray, truth: np.ndarray, unit: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
-    """Of a yes or no for every pair, (P,) each, with its grid's number."""
-    both, yes, true, every = (
-        weights @ np.bincount(unit, x.astype(float), weights.shape[1])
-        for x in (said & truth, said, truth, np.ones_like(truth))
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        observed = (every - yes - true + 2 * both) / every
-        chance = (yes * true + (every - yes) * (every - true)) / every**2
-        return {
-            "precision": estimate(both / yes, int(said.sum())),
-            "recall": estimate(both / true, int(truth.sum())),
-            "f1": estimate(2 * both / (yes + true), len(truth)),
-            "kappa": estimate((observed - chance) / (1 - chance), len(truth)),
-        }
-
-
 def best_bound(values: np.ndarray, truth: np.ndarray) -> float:
-    """The bound at or above which F1 is greatest."""
+    """Find the bound at or above which F1 is greatest."""
     bounds = np.unique(values)
     f1 = [2 * (truth & (values >= b)).sum() / ((values >= b).sum() + truth.sum()) for b in bounds]
     return float(bounds[int(np.argmax(f1))])
 
 
 def table(found: Mapping[str, Any]) -> list[Sequence[str]]:
-    """For people: a row for the judge and each score alone."""
+    """Make a table for people: a row for the judge and for each score alone."""
 
     def cell(number: Mapping[str, Any]) -> str:
         value, low, high = (number[name] for name in ("value", "low", "high"))

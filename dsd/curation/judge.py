@@ -1,18 +1,18 @@
-"""What a vision-language model does for the method, whoever provides it.
+"""The protocol of a judge, whoever provides it.
 
-The judge goes through the paper's three steps for a pair (section 3.2): name what both pictures show, describe each,
-say whether they are identical. Providers are classes with these methods and a YAML file in configs/judge/.
+A judge goes through the paper's three steps for a pair (section 3.2): name what both pictures show, describe each, say
+whether they are identical. A judge is a class with these methods and a YAML file in configs/judge/.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from PIL import Image
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """The judge's answer on one pair."""
 
     common_subject: str  # step 1
@@ -20,12 +20,12 @@ class Verdict:
     target_description: str
     same: bool  # step 3
     reason: str
-    scores: dict[str, float]  # what this judge can put in numbers, such as {"similarity": 0.93}
+    scores: dict[str, float]  # by names of `Judge.scores`; a score that could not be given is absent
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The judge would not or could not answer; never to be taken for "not the same"."""
+    """The judge would not or could not answer. Never read this as "not the same"."""
 
     reason: str
 
@@ -34,16 +34,18 @@ class Refusal:
 
 
 class Judge(Protocol):
-    """Lists in, lists of the same length out, in order."""
+    """Takes lists and returns lists of the same length, in order. `scores` names the scores that it gives."""
+
+    scores: ClassVar[Sequence[str]]
 
     def judge(
         self, references: Sequence[Image.Image], targets: Sequence[Image.Image]
-    ) -> Sequence[Verdict | Refusal]: ...
+    ) -> Sequence[Judgement | Refusal]: ...
 
     def caption(self, images: Sequence[Image.Image]) -> Sequence[str | Refusal]:
-        """Target descriptions: what a prompt for this picture would say."""
+        """Describe targets: what a prompt for these pictures would say."""
         ...
 
     def instruct(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> Sequence[str | Refusal]:
-        """Edit instructions in InstructPix2Pix's style: what to do with the reference to get the target."""
+        """Write edit instructions as InstructPix2Pix has them: what to do with a reference to get the target."""
         ...

@@ -1,20 +1,18 @@
-"""Asks the judge about every pair of panels of a range of grids. Slow; its answers are kept beside the grids."""
+"""Ask the judge about every pair of panels of a range of grids. This is slow; its answers are kept beside the grids."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 from datasets import Dataset
 from PIL import Image
-from tqdm import tqdm
 
-from dsd.curation.judge import Judge, Refusal
-from dsd.curation.judge import Verdict as Judged
+from dsd.curation.judge import Judge, Judgement, Refusal
 from dsd.curation.quality import quality
 from dsd.curation.seams import Cutter
-from dsd.curation.selection import Selection
+from dsd.curation.selection import Bounds
 from dsd.models.embeddings import Features
 from dsd.records import Verdict
 from dsd.runs.shards import Failure, Shard
@@ -32,72 +30,67 @@ class Candidate:
     second: int
     first_image: Image.Image
     second_image: Image.Image
+    fault: str = ""  # what is wrong with the grid as a whole
 
     @property
     def panels(self) -> tuple[Panel, Panel]:
         return (self.grid, self.first), (self.grid, self.second)
 
 
-def candidates(grid: int, panels: list[Image.Image]) -> list[Candidate]:
-    """All unordered pairs: 6 for a 2x2 sheet."""
-    return [Candidate(grid, i, j, panels[i], panels[j]) for i, j in combinations(range(len(panels)), 2)]
-
-
 @dataclass(frozen=True)
-class Looking:
-    """How panels are looked at before and by the judge."""
+class Inspection:
+    """How panels are inspected: cut, scored at no cost, and shown to the judge."""
 
     cut: Cutter
     judge: Judge
-    features: Features | None = None  # gives a score of its own to every pair
-    prefilter: Selection = field(default_factory=lambda: Selection(require_same=False))  # bounds on what costs nothing
-    describe_rejected: bool = True  # captions and instructions for pairs that the judge says no to
+    features: Features | None = None  # gives every pair a similarity
+    prefilter: Bounds = field(default_factory=Bounds)  # a pair outside is not shown to the judge
+    describe_rejected: bool = True  # captions and instructions also for pairs that the judge rejects
 
 
-def judge_grids(shard: Shard, grids: Dataset, look: Looking, batch_size: int, bar: tqdm) -> Iterator[Verdict | Failure]:
+def judge_grids(
+    shard: Shard, grids: Dataset, inspection: Inspection, batch_size: int, bar: Any
+) -> Iterator[Verdict | Failure]:
     """Yield a verdict for every pair of panels of grids shard.start..stop-1 (rows of `grids`), in order.
 
-    A pair of a sheet with another layout, or outside the prefilter's bounds, never reaches the judge. A pair that the
-    judge refuses is a failure with its reason.
+    A pair whose grid has another layout than asked for, or that is outside the prefilter's bounds, is not shown to the
+    judge. A pair that the judge refuses is a failure with its reason.
     """
     for start in range(shard.start, shard.stop, batch_size):
         rows = grids.select(range(start, min(start + batch_size, shard.stop)))
-        pairs: list[Candidate] = []
-        panels: dict[Panel, Image.Image] = {}
-        fault_of: dict[Candidate, str] = {}
-        for row in rows:
-            found = look.cut(row["image"], row["layout"])
-            panels |= {(row["index"], number): cell for number, cell in enumerate(found.images)}
-            here = candidates(row["index"], found.images)
-            fault_of |= dict.fromkeys(here, found.fault)
-            pairs += here
-        scores = cheap_scores(look.features, panels, pairs)
-        for pair in pairs:
-            fault_of[pair] = fault_of[pair] or look.prefilter.out_of_bounds(scores[pair])
-        sound = [pair for pair in pairs if not fault_of[pair]]
-        answers = look.judge.judge([p.first_image for p in sound], [p.second_image for p in sound])
-        answer_of = dict(zip(sound, answers, strict=True))
-        told = [p for p, a in answer_of.items() if look.describe_rejected or (isinstance(a, Judged) and a.same)]
-        described = panels if look.describe_rejected else {name: panels[name] for p in told for name in p.panels}
-        texts = describe(look.judge, described, told)
-        for pair in pairs:
-            yield record(pair, answer_of.get(pair), texts.get, scores[pair], fault_of[pair])
+        yield from judge_batch(rows, inspection)
         bar.update(len(rows))
 
 
-def judged_swapped(keys: Sequence[PairKey], grids: Dataset, cut: Cutter, judge: Judge) -> dict[PairKey, bool]:
-    """What the judge says of these pairs when it sees the second panel first; without those that it refuses."""
-    row_of = {index: row for row, index in enumerate(grids["index"])}
-    asked = [key for key in keys if key[0] in row_of]
-    panels = {g: cut((row := grids[row_of[g]])["image"], row["layout"]).images for g in {key[0] for key in asked}}
-    answers = judge.judge([panels[g][second] for g, _, second in asked], [panels[g][first] for g, first, _ in asked])
-    return {key: a.same for key, a in zip(asked, answers, strict=True) if isinstance(a, Judged)}
+def judge_batch(grids: Iterable[Mapping[str, Any]], inspection: Inspection) -> Iterator[Verdict | Failure]:
+    """Judge the pairs of a few grids at once."""
+    panels, pairs = cut_batch(grids, inspection.cut)
+    scores = free_scores(inspection.features, panels, pairs)
+    faults = {pair: pair.fault or inspection.prefilter.broken_by(scores[pair]) for pair in pairs}
+    asked = [pair for pair in pairs if not faults[pair]]
+    said = inspection.judge.judge([p.first_image for p in asked], [p.second_image for p in asked])
+    answers = dict(zip(asked, said, strict=True))
+    texts = describe(inspection, panels, answers)
+    for pair in pairs:
+        yield record(pair, answers.get(pair), texts, scores[pair], faults[pair])
 
 
-def cheap_scores(
+def cut_batch(grids: Iterable[Mapping[str, Any]], cut: Cutter) -> tuple[dict[Panel, Image.Image], list[Candidate]]:
+    """Cut grids into panels, and list all unordered pairs of panels of each grid: 6 of a 2x2 grid."""
+    panels: dict[Panel, Image.Image] = {}
+    pairs: list[Candidate] = []
+    for grid in grids:
+        index, found = grid["index"], cut(grid["image"], grid["layout"])
+        panels |= {(index, number): panel for number, panel in enumerate(found.panels)}
+        numbered = combinations(enumerate(found.panels), 2)
+        pairs += [Candidate(index, i, j, first, second, found.fault) for (i, first), (j, second) in numbered]
+    return panels, pairs
+
+
+def free_scores(
     features: Features | None, panels: Mapping[Panel, Image.Image], pairs: Sequence[Candidate]
 ) -> dict[Candidate, dict[str, float]]:
-    """The quality of every pair's worse panel, and likeness by the embedding's name where there is one."""
+    """Score pairs without a judge: the quality of the worse panel and, by the embedding's name, their similarity."""
     worth = {name: quality(panel) for name, panel in panels.items()}
     scores = {
         pair: {name: min(worth[panel][name] for panel in pair.panels) for name in worth[pair.panels[0]]}
@@ -110,13 +103,19 @@ def cheap_scores(
     return scores
 
 
-def describe(judge: Judge, panels: Mapping[Panel, Image.Image], pairs: Sequence[Candidate]) -> dict[Any, str | Refusal]:
-    """Captions by panel, and by (pair, target's panel) the instruction that makes the target of the other panel."""
-    captions = judge.caption(list(panels.values()))
+def describe(
+    inspection: Inspection, panels: Mapping[Panel, Image.Image], answers: Mapping[Candidate, Judgement | Refusal]
+) -> dict[Any, str | Refusal]:
+    """Write captions, by panel, and instructions, by (pair, number of the target's panel)."""
+    judge, pairs, described = inspection.judge, list(answers), dict(panels)
+    if not inspection.describe_rejected:
+        pairs = [pair for pair, answer in answers.items() if isinstance(answer, Judgement) and answer.same]
+        described = {panel: panels[panel] for pair in pairs for panel in pair.panels}
+    captions = judge.caption(list(described.values()))
     firsts, seconds = [p.first_image for p in pairs], [p.second_image for p in pairs]
     to_first, to_second = judge.instruct(seconds, firsts), judge.instruct(firsts, seconds)
     return {
-        **dict(zip(panels, captions, strict=True)),
+        **dict(zip(described, captions, strict=True)),
         **{(pair, pair.first): text for pair, text in zip(pairs, to_first, strict=True)},
         **{(pair, pair.second): text for pair, text in zip(pairs, to_second, strict=True)},
     }
@@ -124,37 +123,40 @@ def describe(judge: Judge, panels: Mapping[Panel, Image.Image], pairs: Sequence[
 
 def record(
     pair: Candidate,
-    answer: Judged | Refusal | None,
-    text: Callable[[Any, str], str | Refusal],
-    scores: dict[str, float],
+    answer: Judgement | Refusal | None,
+    texts: Mapping[Any, str | Refusal],
+    scores: Mapping[str, float],
     fault: str,
 ) -> Verdict | Failure:
-    """What is kept of an answer; `fault` says why the judge was not asked."""
-    key = pair.grid, pair.first, pair.second
-    keys = [*pair.panels, (pair, pair.first), (pair, pair.second)]
-    texts = [text(name, "") for name in keys]
-    for refusal in (answer, *texts):
+    """Make the stored record of an answer; `fault` says why the judge was not asked."""
+    key = {"grid": pair.grid, "first": pair.first, "second": pair.second}
+    said = [texts.get(name, "") for name in (*pair.panels, (pair, pair.first), (pair, pair.second))]
+    for refusal in (answer, *said):
         if isinstance(refusal, Refusal):
-            return Failure({"grid": pair.grid, "first": pair.first, "second": pair.second}, str(refusal))
-    said = [str(t) for t in texts]
+            return Failure(key, str(refusal))
     if answer is None:
-        return Verdict(*key, False, "", "", "", "", said[0], said[1], "", "", as_json(scores), fault)
-    assert isinstance(answer, Judged)
+        answer = Judgement("", "", "", False, "", {})
+    assert isinstance(answer, Judgement)
     return Verdict(
-        *key,
+        **key,
         same=answer.same,
         reason=answer.reason,
         common_subject=answer.common_subject,
         first_description=answer.reference_description,
         second_description=answer.target_description,
-        first_caption=said[0],
-        second_caption=said[1],
-        first_instruction=said[2],
-        second_instruction=said[3],
-        scores=as_json({**scores, **answer.scores}),
-        defect="",
+        first_caption=str(said[0]),
+        second_caption=str(said[1]),
+        first_instruction=str(said[2]),
+        second_instruction=str(said[3]),
+        scores=json.dumps({name: round(float(value), 5) for name, value in {**scores, **answer.scores}.items()}),
+        defect=fault,
     )
 
 
-def as_json(scores: Mapping[str, float]) -> str:
-    return json.dumps({name: round(float(value), 5) for name, value in scores.items()})
+def judged_swapped(keys: Sequence[PairKey], grids: Dataset, cut: Cutter, judge: Judge) -> dict[PairKey, bool]:
+    """Ask about pairs with the second panel first: whether they show one subject. Refused pairs are left out."""
+    row_of = {index: row for row, index in enumerate(grids["index"])}
+    asked = [key for key in keys if key[0] in row_of]
+    panels = {g: cut((row := grids[row_of[g]])["image"], row["layout"]).panels for g in {key[0] for key in asked}}
+    answers = judge.judge([panels[g][second] for g, _, second in asked], [panels[g][first] for g, first, _ in asked])
+    return {key: a.same for key, a in zip(asked, answers, strict=True) if isinstance(a, Judgement)}

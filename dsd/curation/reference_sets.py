@@ -1,4 +1,4 @@
-"""Several references of one target: for models that take more than one (UNO, IP-Adapters); DSD itself takes one."""
+"""Collect several references of one target, for models that take them (UNO, IP-Adapters); DSD itself takes one."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from dsd.records import Pair, ReferenceSet
 
 
 def reference_sets(pairs: Iterable[Pair], most: int) -> Iterator[ReferenceSet]:
-    """For every target with at least two references among the kept pairs: the first `most` of them, by panel."""
+    """Yield, for every target with at least two references among the kept pairs, the first `most` of them by panel."""
     of_target: defaultdict[tuple[int, int], list[Pair]] = defaultdict(list)
     for pair in pairs:
         of_target[pair.grid, pair.target_panel].append(pair)

@@ -1,6 +1,5 @@
-"""What became of everything, in order, with every reason, and what 1,000 kept pairs took: report.html."""
+"""Report what became of every grid and pair, with reasons, and what 1,000 kept pairs took: report.html."""
 
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from dsd.files import atomic
-from dsd.pictures import png
+from dsd.pictures import contact_sheet, data_uri
+from dsd.records import reason_class
+from dsd.runs.html import write_page
 
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 EXAMPLES = 6  # of each reason
 LARGEST = 192  # pixels
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step began with, what came through, and why the rest did not."""
+    """One step of curation: how many things it began with, how many were left, and why the others were not."""
 
     name: str
     begun: int
@@ -40,7 +40,10 @@ def steps(
     rejected: Dataset,
     num_kept: int,
 ) -> list[Step]:
-    """`drawn` are the counts of data_gen's manifest; pairs are unordered, `rejected` and `num_kept` both directions."""
+    """Count the steps from prompts to kept pairs. Steps count unordered pairs.
+
+    `drawn` are the counts of data_gen's manifest; `rejected` and `num_kept` have both directions.
+    """
     pairs = len(verdicts) + len(refusals)
     defects = Counter(reason_class(d) for d in verdicts["defect"] if d)
     asked = pairs - sum(defects.values())
@@ -57,17 +60,13 @@ def steps(
     ]  # fmt: skip
 
 
-def reason_class(reason: str) -> str:
-    """ "low confidence: 0.312, the bound is 0.5" -> "low confidence"."""
-    return reason.split(":", 1)[0].strip()
-
-
 def count(failures: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count failures by the class of their reason."""
     return dict(Counter(reason_class(f["reason"]) for f in failures).most_common())
 
 
 def per_thousand(num_kept: int, seconds: Mapping[str, float], cost: float) -> dict[str, float]:
-    """Seconds by stage, and money, for 1,000 kept pairs (both directions count)."""
+    """Compute seconds by stage, and money, for 1,000 kept pairs (both directions count)."""
     if not num_kept:
         return {}
     found = {f"{stage}_seconds": round(1000 * s / num_kept, 1) for stage, s in seconds.items()}
@@ -78,21 +77,13 @@ def write_report(
     path: Path, done: Sequence[Step], took: Mapping[str, float], spent: Mapping[str, float], pairs: Dataset,
     rejected: Dataset,
 ) -> None:  # fmt: skip
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    html = environment.get_template("report.html.jinja").render(
-        steps=done,
-        took=took,
-        spent=spent,
-        examples=[("kept", cards(pairs, range(len(pairs)))), *by_reason(rejected)],
-    )
-    with atomic(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    """Write the page."""
+    examples = [("kept", cards(pairs, range(len(pairs)))), *by_reason(rejected)]
+    write_page(path, TEMPLATE, steps=done, took=took, spent=spent, examples=examples)
 
 
 def by_reason(rejected: Dataset) -> list[tuple[str, list[dict[str, str]]]]:
-    """Examples of each reason, the most frequent first."""
+    """Choose examples of each reason, the most frequent reason first."""
     rows: dict[str, list[int]] = {}
     for row, reason in enumerate(rejected["rejection"]):
         rows.setdefault(reason_class(reason), []).append(row)
@@ -101,18 +92,22 @@ def by_reason(rejected: Dataset) -> list[tuple[str, list[dict[str, str]]]]:
 
 
 def cards(rows: Dataset, numbers: Sequence[int]) -> list[dict[str, str]]:
-    """Examples from all over, each with its pictures and what was said of it."""
+    """Choose examples evenly, each with its pictures and what was said of it."""
     step = max(1, len(numbers) // EXAMPLES)
     return [
         {
-            "reference": uri(row["conditioning"]), "target": uri(row["image"]),
+            "reference": data_uri(row["conditioning"], LARGEST), "target": data_uri(row["image"], LARGEST),
             "said": row["rejection"] or row["verdict_reason"], "caption": row["caption"], "grid": str(row["grid"]),
         }
         for row in rows.select(list(numbers)[::step][:EXAMPLES])
     ]  # fmt: skip
 
 
-def uri(image: Image.Image) -> str:
-    shown = image.convert("RGB")
-    shown.thumbnail((LARGEST, LARGEST))
-    return "data:image/png;base64," + b64encode(png(shown)).decode()
+def sheet_of(pairs: Dataset, rejected: Dataset, num: int = 6) -> Image.Image:
+    """Make a contact sheet of kept pairs and, below, rejected ones: reference, target and what was said of them."""
+    images, labels = [], []
+    for rows in (pairs, rejected):
+        for row in rows.select(range(0, min(len(rows), 4 * num), 4)):
+            images += [row["conditioning"], row["image"]]
+            labels += [f"grid {row['grid']}: {'kept' if row['kept'] else row['rejection']}", row["caption"]]
+    return contact_sheet(images, labels, columns=num, cell=160)

@@ -1,7 +1,8 @@
-"""From a sheet to its panels: where it really is divided (UNO finds its seams by lines; a cut at the centre leaks).
+"""Cut a grid into its panels where it really is divided.
 
-A seam is an edge that runs the whole length of the sheet. A gutter has two, and what lies between them is thrown away.
-A sheet without a seam where one is asked for, or with one where none is, has another layout and is not used.
+A seam is an edge that runs the whole length of the grid (UNO finds them by lines). A gutter has two, and what lies
+between them is thrown away. Cutting at the centre would leave a strip of the neighbouring panel. A grid without a seam
+where one belongs, or with one where none belongs, has another layout and is not used.
 """
 
 from collections.abc import Callable
@@ -16,33 +17,33 @@ from skimage.filters import sobel_h, sobel_v
 from dsd.pictures import cut
 from dsd.records import layout_shape
 
-NEAR = 0.08  # of the sheet's length: how far from its place a seam may be
+NEAR = 0.08  # how far a seam may be from its place, as a share of the grid's length
 EDGE = 0.04  # gradient (grey values in [0, 1]) above which a pixel lies on an edge
 WHOLE = 0.6  # share of the length that an edge must run to be a seam
-ELSEWHERE = 0.85  # the same for a seam that nobody asked for
-INSET = 2  # pixels left out on both sides of a seam, where it bleeds
+ELSEWHERE = 0.85  # the same for a seam where none belongs
+INSET = 2  # pixels left out on both sides of a seam, where colours bleed
 
 
 @dataclass(frozen=True)
-class Panels:
-    """The panels of a sheet, row by row, and what is wrong with the sheet as a whole, "" if nothing."""
+class CutGrid:
+    """The panels of a grid, row by row, and what is wrong with the grid as a whole, "" if nothing."""
 
-    images: list[Image.Image]
+    panels: list[Image.Image]
     fault: str = ""
 
 
-Cutter = Callable[[Image.Image, str], Panels]  # sheet, layout -> panels
+Cutter = Callable[[Image.Image, str], CutGrid]  # grid, layout -> panels
 
 
-def exact(sheet: Image.Image, layout: str) -> Panels:
-    """Panels of equal size without gutters, as the toybox draws them."""
-    return Panels(cut(sheet, layout))
+def exact(grid: Image.Image, layout: str) -> CutGrid:
+    """Cut into panels of equal size without gutters, as the toybox draws them."""
+    return CutGrid(cut(grid, layout))
 
 
-def found(sheet: Image.Image, layout: str) -> Panels:
-    """Panels between the seams that are there."""
+def found(grid: Image.Image, layout: str) -> CutGrid:
+    """Cut between the seams that the grid has."""
     rows, columns = layout_shape(layout)
-    grey = rgb2gray(np.asarray(sheet.convert("RGB")))
+    grey = rgb2gray(np.asarray(grid.convert("RGB")))
     faults, spans = [], []
     for name, profile, num in (
         ("horizontal", (np.abs(sobel_h(grey)) > EDGE).mean(axis=1), rows),
@@ -52,13 +53,16 @@ def found(sheet: Image.Image, layout: str) -> Panels:
         spans.append(found_spans)
         faults += [f"layout: {fault.format(name)}"] if fault else []
     if faults:
-        return Panels(cut(sheet, layout), faults[0])
+        return CutGrid(cut(grid, layout), faults[0])
     boxes = [(left, top, right, bottom) for top, bottom in spans[0] for left, right in spans[1]]
-    return Panels([sheet.crop(box) for box in boxes])
+    return CutGrid([grid.crop(box) for box in boxes])
+
+
+CUTTERS: dict[str, Cutter] = {"exact": exact, "seams": found}  # by the setting panels=
 
 
 def divide(profile: np.ndarray, num: int) -> tuple[list[tuple[int, int]], str]:
-    """Share of edge pixels at each position along a sheet -> (begin, end) of its `num` panels, and what is wrong."""
+    """Find the (begin, end) of `num` panels from the share of edge pixels at each position, and what is wrong."""
     size = len(profile)
     seams = find_peaks(np.pad(profile, 1), height=WHOLE)[0] - 1
     expected = [size * number / num for number in range(num + 1)]

@@ -1,20 +1,22 @@
 """A vision-language model as the judge: the paper's three steps for a pair, or UNO's scores of parts.
 
-The wording is data (configs/judge/*.yaml). `{reference}` and `{target}` need not be named: the pictures follow the text
-in this order.
+The wording is data (configs/judge/*.yaml). Pictures follow the text: the reference, then the target.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from dsd.chat import ChatError, Question
 from dsd.chat.service import Service
-from dsd.curation.judge import Refusal, Verdict
+from dsd.curation.judge import Judgement, Refusal
 from dsd.errors import UserError
+
+# A form's title and docstring are part of the schema that the model reads and of the cache's keys: do not reword them.
 
 
 class Part(BaseModel):
@@ -24,8 +26,10 @@ class Part(BaseModel):
     score: Annotated[float, Field(ge=0, le=4)]
 
 
-class Judgement(BaseModel):
+class JudgementForm(BaseModel):
     """The steps in the order in which they are to be thought: what both show, each in detail, parts, the conclusion."""
+
+    model_config = ConfigDict(title="Judgement")
 
     common_subject: str
     first_description: str
@@ -38,15 +42,20 @@ class Judgement(BaseModel):
 class VLMJudge:
     """`dsd.curation.judge.Judge` by questions to a `Service`."""
 
-    def __init__(self, service: Service | None, judge: str, caption: str, instruct: str) -> None:
+    scores: ClassVar[Sequence[str]] = ("parts", "worst_part")
+
+    def __init__(
+        self, service: Service | None, judge: str, caption: str, instruct: str, verdicts_dir: str = ""
+    ) -> None:
         if not isinstance(service, Service):
             raise UserError("this judge needs a vision-language model: choose vlm=gemini, vlm=openai or vlm=local")
         self.service, self.wording = service, {"judge": judge, "caption": caption, "instruct": instruct}
+        self.purpose = ledger_name(verdicts_dir)
 
-    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Verdict | Refusal]:
+    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Judgement | Refusal]:
         return [
-            answer if isinstance(answer, Refusal) else verdict(Judgement.model_validate_json(answer))
-            for answer in self._ask("judge", list(zip(references, targets, strict=True)), Judgement)
+            answer if isinstance(answer, Refusal) else judgement(JudgementForm.model_validate_json(answer))
+            for answer in self._ask("judge", list(zip(references, targets, strict=True)), JudgementForm)
         ]
 
     def caption(self, images: Sequence[Image.Image]) -> list[str | Refusal]:
@@ -63,16 +72,21 @@ class VLMJudge:
             Refusal(f"{'refused' if answer.refusal else 'failed'}: {answer}")
             if isinstance(answer, ChatError)
             else answer if form else " ".join(answer.split())
-            for answer in self.service.ask_all(questions)
+            for answer in self.service.ask_all(questions, self.purpose)
         ]  # fmt: skip
 
 
-def verdict(said: Judgement) -> Verdict:
-    """Scores: `parts` is their mean, `worst_part` the least, both from 0 to 4 (UNO keeps a mean of 4)."""
+def ledger_name(verdicts_dir: str | Path) -> str:
+    """Name the calls for these verdicts in the ledger."""
+    return f"curation {Path(verdicts_dir).resolve()}"
+
+
+def judgement(said: JudgementForm) -> Judgement:
+    """Read a filled form. The scores `parts` (mean) and `worst_part` (least) are from 0 to 4; UNO keeps a mean of 4."""
     scores = [part.score for part in said.parts]
     worst = min(said.parts, key=lambda part: part.score, default=None)
     detail = f" (worst part: {worst.part}, {worst.score:g} of 4)" if worst is not None and worst.score < 4 else ""
-    return Verdict(
+    return Judgement(
         common_subject=said.common_subject,
         reference_description=said.first_description,
         target_description=said.second_description,

@@ -1,1 +1,1 @@
-"""Prompts -> grids: a text-to-image model draws sheets of one subject by in-context prompting (paper, section 3.1)."""
+"""Prompts -> grids: a text-to-image model draws grids of one subject by in-context prompting (paper, section 3.1)."""

@@ -1,4 +1,4 @@
-"""Draws the grids of a range of positions."""
+"""Draw the grids of a range of positions."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,14 @@ from dsd.records import Grid, Prompt
 from dsd.runs.shards import Failure
 
 log = logging.getLogger(__name__)
+ASKED_AT_ONCE = 8  # prompts; a language model may write them
 
 
 def draw(
     positions: range, prompt_at: PromptSource, teacher: Teacher, seed: int, batch_size: int, config_hash: str
 ) -> Iterator[tuple[int, list[Grid | Failure]]]:
     """Yield the grids at these positions in batches, each with the position after its last."""
-    asked = list(ask_all(prompt_at, positions))
+    asked = list(prompts_at(positions, prompt_at))
     teacher.prepare([prompt for prompt in asked if isinstance(prompt, Prompt)])
     position = positions.start
     for batch in one_layout(asked, batch_size):
@@ -34,12 +35,15 @@ def draw(
 def attempt(
     prompts: Sequence[Prompt], teacher: Teacher, seeds: Sequence[int], config_hash: str
 ) -> list[Grid | Failure]:
-    """The grids of one batch, or why they could not be drawn."""
+    """Draw one batch. If it fails, return one failure a prompt: a bad batch must not stop a long job.
+
+    Out of memory is raised, since the user can choose a smaller batch.
+    """
     if not prompts:
         return []
     try:
         images = teacher(prompts, seeds)
-    except Exception as error:  # one bad batch must not stop a long job; out of memory is for the user to mend
+    except Exception as error:
         if "out of memory" in str(error).lower():
             raise
         log.warning("grids %d-%d failed: %s", prompts[0].index, prompts[-1].index, error)
@@ -51,8 +55,8 @@ def attempt(
     ]
 
 
-def ask_all(prompt_at: PromptSource, indices: range) -> Iterator[Prompt | NoPrompt]:
-    """In order; side by side, since a language model may be asked."""
+def prompts_at(positions: range, prompt_at: PromptSource) -> Iterator[Prompt | NoPrompt]:
+    """Yield the prompts of these positions in order, or why there is none. They are asked for side by side."""
 
     def one(index: int) -> Prompt | NoPrompt:
         try:
@@ -60,12 +64,12 @@ def ask_all(prompt_at: PromptSource, indices: range) -> Iterator[Prompt | NoProm
         except NoPrompt as error:
             return error
 
-    with ThreadPoolExecutor(8) as pool:
-        yield from pool.map(one, indices)
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        yield from pool.map(one, positions)
 
 
 def one_layout(asked: Sequence[Prompt | NoPrompt], batch_size: int) -> Iterator[list[Prompt | NoPrompt]]:
-    """Batches of at most `batch_size` consecutive positions, whose prompts share a layout."""
+    """Divide positions into batches of at most `batch_size` whose prompts share a layout."""
     batch: list[Prompt | NoPrompt] = []
     for item in asked:
         layouts = {other.layout for other in (*batch, item) if isinstance(other, Prompt)}

@@ -15,17 +15,17 @@ from dsd.records import Prompt, layout_shape
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
 
 
-class Subject(BaseModel):
+class Subject(BaseModel):  # name and docstring are part of what the model reads and of the cache's keys
     """The filter's answer."""
 
-    has_subject: bool  # one whose identity pictures can keep
+    has_subject: bool  # one whose identity other pictures could keep
     reason: str
 
 
 class LlmPrompts:
-    """Position i's prompt is written from the first of its own captions (i k ... i k + k - 1) that the filter accepts.
+    """Prompts from captions: position i tries its own k captions, from number i * k on, until the filter accepts.
 
-    So a prompt depends on its position alone, whoever writes it, and what has been answered is not asked again.
+    So a prompt depends on its position alone, whichever process asks for it, and no answered question is asked again.
     """
 
     def __init__(
@@ -59,20 +59,25 @@ class LlmPrompts:
             if number >= len(self.captions):
                 reasons.append("no more captions")
                 break
-            caption = self.captions[number]
             try:
-                if self.filter is not None:
-                    said = self.service.ask(Question(self.filter.replace("{caption}", caption), (), Subject))
-                    verdict = Subject.model_validate_json(said)
-                    if not verdict.has_subject:
-                        reasons.append(f"no subject to keep: {verdict.reason}")
-                        continue
-                return self._written(index, number, caption)
+                if rejected := self._filter(self.captions[number]):
+                    reasons.append(rejected)
+                else:
+                    return self._write(index, number, self.captions[number])
             except ChatError as error:
                 reasons.append(str(error))
         raise NoPrompt("; ".join(reasons))
 
-    def _written(self, index: int, number: int, caption: str) -> Prompt:
+    def _filter(self, caption: str) -> str:
+        """Say why a caption cannot be used; "" where it can."""
+        if self.filter is None:
+            return ""
+        said = self.service.ask(Question(self.filter.replace("{caption}", caption), (), Subject))
+        subject = Subject.model_validate_json(said)
+        return "" if subject.has_subject else f"no subject to keep: {subject.reason}"
+
+    def _write(self, index: int, number: int, caption: str) -> Prompt:
+        """Ask for the prompt of a caption. ChatError where it is too long."""
         question = Question(self.write.replace("{caption}", caption), (), self.form)
         said = self.form.model_validate_json(self.service.ask(question)).model_dump()
         words = len(said["prompt"].split())

@@ -1,12 +1,12 @@
-"""Texts that say nearly the same: among captions, and between prompts and the subjects of an evaluation set."""
+"""Find texts that say nearly the same: among captions, and between prompts and subjects of an evaluation set."""
 
+import csv
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from datasketch import MinHash, MinHashLSH
-
 from dsd.errors import UserError
+from dsd.files import atomic
 
 PERMUTATIONS = 64
 STOP = frozenset(
@@ -15,7 +15,7 @@ STOP = frozenset(
 
 
 def tokens(text: str) -> frozenset[str]:
-    """Words that carry meaning, in lower case; characters where a script has no spaces."""
+    """List the words that carry meaning, in lower case; pairs of characters where a script has no spaces."""
     words = re.findall(r"\w+", text.casefold())
     if len(words) <= 1 and len(text) > 6:
         words = [text[i : i + 2] for i in range(len(text) - 1)]
@@ -23,7 +23,9 @@ def tokens(text: str) -> frozenset[str]:
 
 
 def without_near_duplicates(texts: Sequence[str], threshold: float) -> list[str]:
-    """Of texts whose words overlap by at least `threshold` (Jaccard, by MinHash) the first; order is kept."""
+    """Keep the first of texts whose words overlap by at least `threshold` (Jaccard, by MinHash); keep the order."""
+    from datasketch import MinHash, MinHashLSH
+
     index, kept = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS), []
     for number, text in enumerate(texts):
         sketch = MinHash(num_perm=PERMUTATIONS)
@@ -35,7 +37,7 @@ def without_near_duplicates(texts: Sequence[str], threshold: float) -> list[str]
 
 
 def evaluation_subjects(folder: str | Path) -> list[str]:
-    """DreamBench++'s captions: the first line of every data/captions/**/*.txt is a subject."""
+    """Read the subjects of DreamBench++: the first line of every file data/captions/**/*.txt."""
     files = sorted(Path(folder).rglob("*.txt"))
     if not files:
         raise UserError(f"evaluation_captions={folder}: no .txt files there; give DreamBench++'s data/captions")
@@ -44,7 +46,7 @@ def evaluation_subjects(folder: str | Path) -> list[str]:
 
 
 def overlap(subjects: Iterable[str], known: Sequence[str]) -> list[tuple[int, str, str]]:
-    """(position, subject, evaluation subject) wherever a prompt's subject has all words of an evaluation subject."""
+    """List (position, subject, evaluation subject) where a prompt's subject has all words of an evaluation subject."""
     wanted = [(name, tokens(name)) for name in known]
     return [
         (position, subject, name)
@@ -52,3 +54,11 @@ def overlap(subjects: Iterable[str], known: Sequence[str]) -> list[tuple[int, st
         for name, words in wanted
         if words <= tokens(subject)
     ]
+
+
+def write_overlap(path: Path, subjects: Iterable[str], known: Sequence[str]) -> int:
+    """Write `overlap` as CSV; return how many subjects are in it."""
+    found = overlap(subjects, known)
+    with atomic(path) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([("grid", "subject", "evaluation subject"), *found])
+    return len({position for position, _, _ in found})

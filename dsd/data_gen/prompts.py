@@ -1,38 +1,37 @@
-"""Where grid prompts come from."""
+"""Where grid prompts come from: the protocol of a source, and prompts of a file."""
 
 import json
-from pathlib import Path
 from typing import Protocol
 
 from dsd.errors import UserError
+from dsd.inputs import read_text
 from dsd.records import RELATIONS, Prompt, layout_shape
+
+EXAMPLE = '{"prompt": "...", "layout": "2x2", "panel_captions": ["...", "...", "...", "..."]}'
 
 
 class NoPrompt(Exception):
-    """A position has no prompt: the reason, in one line."""
+    """A position has no prompt. The message is the reason, in one line."""
 
 
 class PromptSource(Protocol):
-    """Gives the prompt of any position, the same one whenever it is asked: a function of (seed, index).
+    """Gives the prompt of any position, always the same one: a function of (seed, index).
 
-    NoPrompt where there is none; the grid is then a failure with that reason. May be called by several threads.
+    Raises NoPrompt where there is none; the grid is then a failure with that reason. Several threads may call it.
     """
 
     def __call__(self, index: int) -> Prompt: ...
 
 
 class JsonlPrompts:
-    """Prompts of a file, one JSON object a line, over and over: position i's is line i modulo their number.
+    """Prompts of a file, one JSON object a line. Position i has line i modulo their number.
 
-    Fields: prompt (of the whole grid), layout, panel_captions (one a panel), and if wanted subject, relation ("same").
-    UserError names the line that is not one.
+    Fields: prompt (of the whole grid), layout, panel_captions (one a panel); optional: subject, relation ("same").
+    UserError names the line that is no prompt.
     """
 
     def __init__(self, path: str) -> None:
-        file = Path(path)
-        if not file.is_file():
-            raise UserError(f"prompts.path={path}: no such file")
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, "prompts.path").splitlines()
         self.prompts = [self._read(f"{path}:{n}", line) for n, line in enumerate(lines, 1) if line.strip()]
         if not self.prompts:
             raise UserError(f"prompts.path={path}: no prompts in it")
@@ -47,8 +46,7 @@ class JsonlPrompts:
             row = known | json.loads(line)
             Prompt(index=0, **row)
         except (ValueError, TypeError) as error:
-            example = '{"prompt": "...", "layout": "2x2", "panel_captions": ["...", "...", "...", "..."]}'
-            raise UserError(f"{place}: not a prompt ({error}); each line is {example}") from error
+            raise UserError(f"{place}: not a prompt ({error}); each line is {EXAMPLE}") from error
         rows, columns = layout_shape(row["layout"])
         if not str(row["prompt"]).strip():
             raise UserError(f"{place}: the prompt is empty")

@@ -1,4 +1,4 @@
-"""Grid prompts without a language model: subjects and contexts of a list, put into a template."""
+"""Grid prompts without a language model: subjects and contexts of a list, filled into a template."""
 
 import re
 from functools import cache
@@ -18,14 +18,14 @@ TAGS = {
     "2x2": ["TOP-LEFT", "TOP-RIGHT", "BOTTOM-LEFT", "BOTTOM-RIGHT"],
     "1x4": ["FIRST", "SECOND", "THIRD", "FOURTH"],
 }
-ON_SURFACES = ("logo",)  # categories that are shown on things instead of in places
+ON_SURFACES = ("logo",)  # categories shown on things, not in places
 
 
 class TemplatePrompts:
-    """Position i's prompt is a function of (seed, i). Every subject has its turn before one comes again.
+    """Prompts that are a function of (seed, position). Every subject is used once before one is used again.
 
-    `grid` is the template of the whole prompt, with {num}, {rows}, {columns}, {noun}, {subject} and {panels};
-    `panel` that of a panel in it, with {tag}, {subject}, {place}, {view} and {style}.
+    `grid` is the template of the whole prompt, with {num}, {rows}, {columns}, {noun}, {subject}, {panels} and {style};
+    `panel` is that of one panel in it, with {tag}, {subject}, {place}, {view} and {style}.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class TemplatePrompts:
 
 @cache
 def words(name: str) -> dict[str, list[str]]:
-    """`dsd/data_gen/words/<name>.yaml`: category -> phrases."""
+    """Read `dsd/data_gen/words/<name>.yaml`: category -> phrases."""
     return yaml.safe_load((files("dsd.data_gen") / "words" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def kind(subject: str) -> str:
-    """ "a teapot of blue porcelain with a mended spout" -> "a teapot": what a caption may say of it."""
+    """Take what a caption may say of a subject: "a teapot of blue porcelain with a mended spout" -> "a teapot"."""
     return re.split(r",| (?:with|in|of|shaped|made|whose|bound|split|trained|from|leaping) ", subject)[0]

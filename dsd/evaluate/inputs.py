@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ from omegaconf import OmegaConf
 from dsd.errors import UserError
 from dsd.runs.manifest import MANIFEST, read_manifest
 from dsd.runs.shards import read_shards
-from dsd.toybox.world import SUBJECT
 
 
 @dataclass(frozen=True)
-class Run:
+class Finished:
     """A finished folder of one stage."""
 
     name: str  # which input of the evaluation: "grids", "results.student/0"
@@ -26,8 +25,15 @@ class Run:
     config: str  # YAML, "" where the stage left none
 
     @property
+    def settings(self) -> str:
+        """The config as YAML, without the identity that follows from it."""
+        config = OmegaConf.create(self.config or "{}")
+        config.pop("identity", None)
+        return OmegaConf.to_yaml(config) if config else ""
+
+    @property
     def fingerprint(self) -> dict[str, str]:
-        """Changes when the folder's content does: `seconds` and file sizes are in its manifest."""
+        """Name the folder's content by its manifest, which holds the sizes of its files."""
         digest = hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()[:12]
         return {"config_hash": self.manifest.get("config_hash", ""), "manifest_hash": digest}
 
@@ -36,7 +42,7 @@ class Run:
 class Inputs:
     """What each stage made; images stay on disk until they are looked at."""
 
-    runs: list[Run]
+    runs: list[Finished]
     grids: Dataset | None  # of Grid
     verdicts: Dataset | None  # of Verdict
     pairs: Dataset | None  # of Pair, kept
@@ -46,10 +52,11 @@ class Inputs:
 
     @property
     def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Name the content of every folder, by input."""
         return {run.name: run.fingerprint for run in self.runs}
 
     def config(self, name: str) -> dict[str, Any]:
-        """The config of a run, as plain values; {} where it left none."""
+        """Read the config of a run as plain values; {} where it left none."""
         (text,) = [run.config for run in self.runs if run.name == name]
         found = OmegaConf.to_container(OmegaConf.create(text or "{}"))
         assert isinstance(found, dict)
@@ -65,25 +72,23 @@ class Inputs:
 def open_inputs(
     grids: str | None, curated: str | None, adapter: str | None, results: Mapping[str, str | None]
 ) -> Inputs:
-    """Read every manifest, shard header and truth. UserError names the folder and what it lacks."""
+    """Read every manifest and shard header. UserError names the folder and what it lacks."""
     folders = {"grids": (grids, "data_gen"), "curated": (curated, "curation"), "adapter": (adapter, "train")}
     folders |= {f"results.{name}": (folder, "infer") for name, folder in results.items()}
     runs = {name: open_run(name, folder, stage) for name, (folder, stage) in folders.items() if folder}
-    if not any(name.startswith("results.") for name in runs):
-        raise UserError("results: nothing to evaluate; name folders of dsd-infer, such as results={student: FOLDER}")
     if "grids" in runs and "curated" in runs:
         refuse_strangers(runs["grids"], runs["curated"])
 
     def shards(name: str, shard_name: str, folder: Path | None = None) -> Dataset | None:
         return read_shards(folder or runs[name].folder, shard_name) if name in runs else None
 
-    sheets = shards("grids", "grids")
+    drawn = shards("grids", "grids")
     verdicts = shards("curated", "verdicts", verdicts_folder(runs["curated"]) if "curated" in runs else None)
-    if sheets is not None and verdicts is not None and (unknown := set(verdicts["grid"]) - set(sheets["index"])):
+    if drawn is not None and verdicts is not None and (unknown := set(verdicts["grid"]) - set(drawn["index"])):
         raise UserError(f"curated={curated} judged grid {min(unknown)}, which grids={grids} does not have")
     return Inputs(
         runs=list(runs.values()),
-        grids=sheets,
+        grids=drawn,
         verdicts=verdicts,
         pairs=shards("curated", "pairs"),
         rejected=shards("curated", "rejected"),
@@ -94,12 +99,14 @@ def open_inputs(
     )
 
 
-def open_run(name: str, folder: str, stage: str) -> Run:
+def open_run(name: str, folder: str, stage: str) -> Finished:
+    """Open a finished folder of a stage."""
     manifest, config = read_manifest(folder, stage), Path(folder) / "config.yaml"
-    return Run(name, Path(folder), manifest, config.read_text(encoding="utf-8") if config.is_file() else "")
+    return Finished(name, Path(folder), manifest, config.read_text(encoding="utf-8") if config.is_file() else "")
 
 
-def refuse_strangers(grids: Run, curated: Run) -> None:
+def refuse_strangers(grids: Finished, curated: Finished) -> None:
+    """UserError where the curation judged other grids than those given."""
     judged, given = curated.manifest.get("grids_config_hash"), grids.manifest.get("config_hash")
     if judged and given and judged != given:
         raise UserError(
@@ -108,8 +115,8 @@ def refuse_strangers(grids: Run, curated: Run) -> None:
         )
 
 
-def verdicts_folder(curated: Run) -> Path:
-    """Beside the pairs, unless several selections share the verdicts of one judge (`verdicts_dir`)."""
+def verdicts_folder(curated: Finished) -> Path:
+    """Find the verdicts: beside the pairs, or in the `verdicts_dir` that several selections share."""
     if (curated.folder / "verdicts").is_dir():
         return curated.folder
     shared = OmegaConf.select(OmegaConf.create(curated.config or "{}"), "verdicts_dir")
@@ -117,7 +124,7 @@ def verdicts_folder(curated: Run) -> Path:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Lines that hold a step and its loss; others (validation, samples) are passed over."""
+    """Read the lines that hold a step and its loss; skip others (validation, samples)."""
     if not path.is_file():
         return []
     try:
@@ -128,17 +135,15 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def open_results(folder: Path) -> Dataset:
-    """The results of one method; their truths must be readable and settle every attribute of a subject."""
+    """Open the results of one method. UserError where there are none or they mix methods."""
     results = read_shards(folder, "results")
     if len(results) == 0:
         raise UserError(f"{folder}: holds no results; give dsd-infer at least one job and run it again")
     if len(methods := sorted(set(results["method"]))) > 1:
         raise UserError(f"{folder}: mixes the methods {', '.join(methods)}; give each a run of dsd-infer of its own")
-    for job, text in zip(results["job"], results["truth"]):
-        try:
-            absent = sorted(set(SUBJECT) - set(json.loads(text))) if text else []
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{folder}: job {job}: truth {text!r} is not a JSON object ({error})") from error
-        if absent:
-            raise UserError(f"{folder}: job {job}: truth lacks {', '.join(absent)}; leave it empty if it is not known")
     return results
+
+
+def without_images(pairs: Dataset | None) -> Sequence[Mapping[str, Any]]:
+    """Read grid, panels and rejection of every pair; decoding the pictures would take a hundred times longer."""
+    return [] if pairs is None else list(pairs.select_columns(["grid", "reference_panel", "target_panel", "rejection"]))

@@ -1,24 +1,25 @@
-"""report.html: one self-contained page that shows what was made, what was thrown away, and how good it is."""
+"""report.html: one self-contained page that shows what was made, what was discarded, and how good it is."""
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from dsd.evaluate import table
-from dsd.evaluate.inputs import Inputs
-from dsd.evaluate.judged import pair_key, reason_class
-from dsd.evaluate.measures import Scored, arm_of
-from dsd.evaluate.plots import loss_figure, measures_figure, svg_uri
-from dsd.evaluate.sheets import Sheet, same_subject
-from dsd.files import atomic
-from dsd.pictures import png
+from dsd.evaluate.accuracy import pair_key
+from dsd.evaluate.consistency import ScoredGrid
+from dsd.evaluate.figures import measures_figure
+from dsd.evaluate.inputs import Inputs, without_images
+from dsd.evaluate.scoring import Scored
+from dsd.evaluate.settings import arm_of
+from dsd.metrics.plots import loss_figure, svg_uri
+from dsd.pictures import data_uri
+from dsd.records import reason_class
+from dsd.runs.html import write_page
 
-NUM_SHEETS = 6
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+NUM_GRIDS = 6
 NUM_EXAMPLES = 3  # of each reason
 NUM_REFERENCES = 8
 LARGEST = 384  # pixels; larger pictures are shown smaller
@@ -26,35 +27,37 @@ LARGEST = 384  # pixels; larger pictures are shown smaller
 
 def write_report(
     path: Path,
-    summary: dict[str, Any],
+    summary: Mapping[str, Any],
     inputs: Inputs,
-    sheets: Mapping[int, Sheet],
+    grids: Mapping[int, ScoredGrid],
     scored: Mapping[str, Sequence[Scored]],
 ) -> None:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.globals |= {"number": table.number, "title": table.title}
-    html = environment.get_template("report.html.jinja").render(
+    """Write the page from the summary, and pictures from the inputs."""
+    write_page(
+        path,
+        TEMPLATE,
+        number=table.number,
+        title=table.title,
         summary=summary,
         runs=inputs.runs,
-        sheets=sheet_cards(inputs, sheets),
+        grids=grid_cards(inputs, grids),
         reasons=rejection_cards(inputs.rejected) if inputs.rejected is not None else [],
-        gallery=gallery_rows(inputs.results, scored),
+        gallery=gallery_rows(inputs.results, scored, shown_names(summary)),
         arm_names=list(dict.fromkeys(map(arm_of, inputs.results))),
         measures_plot=svg_uri(measures_figure(summary)),
         loss_plot=svg_uri(loss_figure(inputs.metrics)) if inputs.metrics else "",
-        tables=list(table.tables(summary)),
+        tables=table.tables(summary),
     )
-    with atomic(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
 
 
-def uri(image: Image.Image) -> str:
-    """A picture as a data URI, at most LARGEST pixels wide and high."""
-    shown = image.convert("RGB")
-    shown.thumbnail((LARGEST, LARGEST))
-    return "data:image/png;base64," + b64encode(png(shown)).decode()
+def shown_names(summary: Mapping[str, Any]) -> list[str]:
+    """The numbers that stand below a single picture: those that are plotted, without products."""
+    return [
+        name
+        for scale in summary["measures"].values()
+        for name in scale["plotted"] or scale["names"]
+        if name not in scale["products"]
+    ]
 
 
 def spread(num: int, shown: int) -> list[int]:
@@ -62,40 +65,36 @@ def spread(num: int, shown: int) -> list[int]:
     return [i * num // min(num, shown) for i in range(min(num, shown))]
 
 
-def sheet_cards(inputs: Inputs, sheets: Mapping[int, Sheet]) -> list[dict[str, Any]]:
-    """Sheets with what the judge, the selection and the recogniser say of their panel pairs."""
+def grid_cards(inputs: Inputs, grids: Mapping[int, ScoredGrid]) -> list[dict[str, Any]]:
+    """Show grids with what the judge and the selection said of their panel pairs, and where the measure disagrees."""
     if inputs.grids is None:
         return []
     rejection_of = {pair_key(row): row["rejection"] for row in without_images(inputs.rejected)}
     cards = []
-    for row in inputs.grids.select(spread(len(inputs.grids), NUM_SHEETS)):
-        sheet = sheets[row["index"]]
-        cards.append({"image": uri(row["image"]), "index": row["index"], "prompt": row["prompt"], "verdicts": [
+    for row in inputs.grids.select(spread(len(inputs.grids), NUM_GRIDS)):
+        same = grids[row["index"]].scores.same_subject if row["index"] in grids else {}
+        cards.append({"image": data_uri(row["image"], LARGEST), "index": row["index"], "prompt": row["prompt"],
+                      "verdicts": [
             {
-                "panels": f"{verdict['first'] + 1}–{verdict['second'] + 1}",
-                "rejection": rejection_of.get((row["index"], verdict["first"], verdict["second"]), ""),
-                "doubted": verdict["same"]
-                != same_subject(sheet.readings[verdict["first"]], sheet.readings[verdict["second"]]),
+                "panels": f"{first + 1}–{second + 1}",
+                "rejection": rejection_of.get((row["index"], first, second), ""),
+                "doubted": said != same.get((first, second), said),
             }
-            for verdict in verdicts_of(inputs.verdicts, row["index"])
+            for first, second, said in verdicts_of(inputs.verdicts, row["index"])
         ]})  # fmt: skip
     return cards
 
 
-def verdicts_of(verdicts: Dataset | None, grid: int) -> Sequence[dict[str, Any]]:
+def verdicts_of(verdicts: Dataset | None, grid: int) -> list[tuple[int, int, bool]]:
+    """List the verdicts on a grid: first panel, second panel, whether the judge said "same"."""
     if verdicts is None:
         return []
-    rows = [i for i, index in enumerate(verdicts["grid"]) if index == grid]
-    return [verdicts[i] for i in rows]
-
-
-def without_images(pairs: Dataset | None) -> Sequence[Mapping[str, Any]]:
-    """Grid, panels and rejection of every pair; decoding the pictures would take a hundred times longer."""
-    return [] if pairs is None else list(pairs.select_columns(["grid", "reference_panel", "target_panel", "rejection"]))
+    rows = [verdicts[i] for i, index in enumerate(verdicts["grid"]) if index == grid]
+    return [(row["first"], row["second"], row["same"]) for row in rows]
 
 
 def rejection_cards(rejected: Dataset) -> list[dict[str, Any]]:
-    """Examples of every class of reason, the most frequent class first; one direction of a pair is enough."""
+    """Show examples of every class of reason, the most frequent class first; one direction of a pair is enough."""
     rows_of: dict[str, list[int]] = {}
     columns = rejected.select_columns(["rejection", "reference_panel", "target_panel"])
     for i, row in enumerate(columns):
@@ -107,8 +106,8 @@ def rejection_cards(rejected: Dataset) -> list[dict[str, Any]]:
         shown = [rejected[rows[i]] for i in spread(len(rows), NUM_EXAMPLES)]
         examples = [
             {
-                "reference": uri(row["conditioning"]),
-                "target": uri(row["image"]),
+                "reference": data_uri(row["conditioning"], LARGEST),
+                "target": data_uri(row["image"], LARGEST),
                 "detail": row["rejection"].partition(":")[2].strip(),
                 "grid": row["grid"],
             }
@@ -118,8 +117,10 @@ def rejection_cards(rejected: Dataset) -> list[dict[str, Any]]:
     return cards
 
 
-def gallery_rows(results: Mapping[str, Dataset], scored: Mapping[str, Sequence[Scored]]) -> list[dict[str, Any]]:
-    """A reference, a prompt, and what the first run of every arm made of them."""
+def gallery_rows(
+    results: Mapping[str, Dataset], scored: Mapping[str, Sequence[Scored]], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Show references, prompts, and what the first run of every arm made of them, with the numbers of `names`."""
     first_runs = {arm_of(run): run for run in reversed(list(results))}  # the earliest run of an arm wins
     made = {arm: {(job.unit, job.prompt): i for i, job in enumerate(scored[run])} for arm, run in first_runs.items()}
     leading = next(iter(results))
@@ -131,8 +132,14 @@ def gallery_rows(results: Mapping[str, Dataset], scored: Mapping[str, Sequence[S
             position = made[arm].get((job.unit, job.prompt))
             pictures.append(None if position is None else {
                 "arm": arm,
-                "image": uri(results[first_runs[arm]][position]["image"]),
-                "measures": scored[first_runs[arm]][position].measures,
+                "image": data_uri(results[first_runs[arm]][position]["image"], LARGEST),
+                "said": scores_line(scored[first_runs[arm]][position], names),
             })  # fmt: skip
-        rows.append({"reference": uri(results[leading][i]["reference"]), "prompt": job.prompt, "pictures": pictures})
+        reference = data_uri(results[leading][i]["reference"], LARGEST)
+        rows.append({"reference": reference, "prompt": job.prompt, "pictures": pictures})
     return rows
+
+
+def scores_line(job: Scored, names: Sequence[str]) -> str:
+    """Write the numbers of one picture: "CP 0.75 · PF 1.00"."""
+    return " · ".join(f"{table.title(name)} {job.scores[name]:.2f}" for name in names if name in job.scores)

@@ -1,17 +1,21 @@
-"""The numbers as tables: rows of cells, then Markdown or plain text."""
+"""The numbers of a summary as tables: rows of cells, then Markdown or plain text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dsd.evaluate.measures import MEASURES
 from dsd.metrics.intervals import Estimate
 
 Rows = list[list[str]]  # the first row is the header
-TITLES = {"CP": "CP", "CP_strict": "CP strict", "PF": "PF", "CPxPF": "CP × PF", "named": "named"}
+SAID = {  # who says "same"
+    "kept": "kept (judge and selection)",
+    "verdict_same": "the judge says same",
+    "similarity_at_judge_recall": "similarity alone, at the judge's recall",
+    "similarity_best_f1": "similarity alone, best F1",
+}
 
 
 def number(estimate: Estimate | float | None) -> str:
-    """ "0.712 [0.655, 0.768]"; "–" where it is not defined."""
+    """Write "0.712 [0.655, 0.768]", or "–" where the number is not defined."""
     if isinstance(estimate, dict):
         low, high = estimate["low"], estimate["high"]
         interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
@@ -19,110 +23,88 @@ def number(estimate: Estimate | float | None) -> str:
     return "–" if estimate is None else f"{estimate:.3f}"
 
 
-def arms_rows(summary: dict[str, Any]) -> Rows:
-    """A row an arm, and what guessing would score."""
-    header = ["arm", "runs", "pictures", *(TITLES[name] for name in MEASURES)]
+def title(name: str) -> str:
+    """Write a name as people read it: "student - text_only" -> "student − text only", "CPxPF" -> "CP × PF"."""
+    return name.replace("CPxPF", "CP × PF").replace("_", " ").replace(" - ", " − ")
+
+
+def tables(summary: Mapping[str, Any]) -> dict[str, Rows]:
+    """Make every table that the summary has numbers for, by name, the arms first."""
+    measures = summary["measures"]
+    found = {f"arms {name}": arms_rows(summary, scale) for name, scale in measures.items()}
+    if summary["comparisons"]:
+        found["comparisons"] = comparison_rows(summary)
+    found |= {f"parts {name}": part_rows(summary, scale) for name, scale in measures.items() if scale["parts"]}
+    if summary["teacher"]:
+        found["teacher"] = teacher_rows(summary["teacher"])
+    if summary["curation"] and (accuracy := summary["curation"]["accuracy"]):
+        found["curation"] = classified_rows("pairs of one subject", {k: accuracy[k] for k in SAID if k in accuracy})
+        found["filters"] = classified_rows("a filter by itself", accuracy["filters"])
+    return found
+
+
+def arms_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
+    """A row for each arm, and one for what guessing scores."""
+    names = scale["names"]
+    header = ["arm", "runs", "pictures", *map(title, names)]
     arms = [
-        [title(arm), str(len(row["runs"])), str(row["CP"]["n"]), *(number(row[name]) for name in MEASURES)]
+        [title(arm), str(len(row["runs"])), str(row[names[0]]["n"]), *(number(row[name]) for name in names)]
         for arm, row in summary["arms"].items()
     ]
-    return [header, *arms, ["chance", "", "", *(number(summary["chance"][name]) for name in MEASURES)]]
+    return [header, *arms, *chance_rows(scale, names, ["", ""])]
 
 
-def comparison_rows(summary: dict[str, Any]) -> Rows:
-    return [["CP × PF of", ""], *([title(name), number(e)] for name, e in summary["comparisons"].items())]
-
-
-def attribute_rows(summary: dict[str, Any]) -> Rows:
-    """CP by attribute."""
-    names = list(next(iter(summary["arms"].values()))["attributes"])
+def part_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
+    """A row for each arm with the numbers of single attributes."""
+    names = scale["parts"]
     arms = [[title(arm), *(number(row["attributes"][n]) for n in names)] for arm, row in summary["arms"].items()]
-    chance = ["chance", *(number(summary["chance"][name]) for name in names)]
-    return [["preserved", *map(title, names)], *arms, chance]
+    return [["preserved", *map(title, names)], *arms, *chance_rows(scale, names, [])]
 
 
-def teacher_rows(summary: dict[str, Any]) -> Rows:
-    teacher = summary["teacher"]
-    chance = teacher["chance"]
-    return [
-        ["teacher", "", "chance", "n"],
-        ["PF of a panel", number(teacher["PF"]), "", f"{teacher['PF']['n']} panels"],
-        ["named attributes of a panel", number(teacher["named"]), "", f"{teacher['named']['n']} panels"],
-        [
-            "panel pairs that agree on every unnamed attribute",
-            number(teacher["agreement"]),
-            number(chance["agreement"]),
-            f"{teacher['agreement']['n']} pairs",
-        ],
-        *(
-            [
-                f"… on {title(name)}",
-                number(e),
-                number(chance["agreement_of"][name]) if name in chance["agreement_of"] else "",
-                f"{e['n']} pairs",
-            ]
-            for name, e in teacher["agreement_of"].items()
-        ),
-    ]
+def chance_rows(scale: Mapping[str, Any], names: Sequence[str], between: list[str]) -> Rows:
+    """The row of what guessing scores, if that is known."""
+    known = [number(scale["chance"][name]) if name in scale["chance"] else "" for name in names]
+    return [["chance", *between, *known]] if any(known) else []
 
 
-def curation_rows(summary: dict[str, Any]) -> Rows:
-    """Who says "same", against the recogniser."""
-    said = {
-        "kept": "kept (judge and selection)",
-        "verdict_same": "the judge says same",
-        "similarity_at_judge_recall": "similarity alone, at the judge's recall",
-        "similarity_best_f1": "similarity alone, best F1",
-    }
-    accuracy = summary["curation"]["accuracy"]
+def comparison_rows(summary: Mapping[str, Any]) -> Rows:
+    """A row for each two arms that are compared."""
+    rows = [[title(name), number(estimate)] for name, estimate in summary["comparisons"].items()]
+    return [[f"{title(summary['compared'])} of", ""], *rows]
+
+
+def teacher_rows(teacher: Mapping[str, Any]) -> Rows:
+    """A row for each number of the teacher's panels, then of its panel pairs, then of single attributes."""
+    titles, chance, by_attribute = teacher["titles"], teacher["chance"], teacher["agreement_of"]
+    rows: Rows = [["teacher", "", "chance", "n"]]
+    for unit in ("panels", "pairs"):
+        for name in teacher[f"of_{unit}"]:
+            guess = number(chance[name]) if name in chance else ""
+            rows.append([titles.get(name, title(name)), number(teacher[name]), guess, f"{teacher[name]['n']} {unit}"])
+    for name, found in by_attribute.items():
+        guess = number(chance["agreement_of"][name]) if name in chance["agreement_of"] else ""
+        rows.append([f"panel pairs that agree on {title(name)}", number(found), guess, f"{found['n']} pairs"])
+    return rows
+
+
+def classified_rows(header: str, found: Mapping[str, Any]) -> Rows:
+    """A row for each way to choose pairs, with its precision and recall."""
     rows = [
-        [
-            label,
-            number(accuracy[name]["precision"]),
-            number(accuracy[name]["recall"]),
-            str(accuracy[name]["precision"]["n"]),
-        ]
-        for name, label in said.items()
-        if name in accuracy
+        [SAID.get(name, name), number(row["precision"]), number(row["recall"]), str(row["precision"]["n"])]
+        for name, row in found.items()
     ]
-    return [["pairs of one subject", "precision", "recall", "pairs"], *rows]
-
-
-def filter_rows(summary: dict[str, Any]) -> Rows:
-    """Each filter of the curation by itself, and all of them together, over all pairs of panels."""
-    rows = [
-        [name, number(found["precision"]), number(found["recall"]), str(found["precision"]["n"])]
-        for name, found in summary["curation"]["accuracy"]["filters"].items()
-    ]
-    return [["a filter by itself", "precision", "recall", "pairs"], *rows]
-
-
-def tables(summary: dict[str, Any]) -> Iterator[Rows]:
-    """All that the summary has numbers for, the arms first."""
-    yield arms_rows(summary)
-    if summary["comparisons"]:
-        yield comparison_rows(summary)
-    yield attribute_rows(summary)
-    if summary["teacher"]:
-        yield teacher_rows(summary)
-    if summary["curation"] and summary["curation"]["accuracy"]:
-        yield curation_rows(summary)
-        yield filter_rows(summary)
-
-
-def title(name: str) -> str:
-    """As a reader sees it: "student - text_only" -> "student − text only"."""
-    return name.replace("_", " ").replace(" - ", " − ")
+    return [[header, "precision", "recall", "pairs"], *rows]
 
 
 def markdown(rows: Rows) -> str:
+    """Write a table in Markdown."""
     header, *body = ("| " + " | ".join(row) + " |" for row in rows)
     rule = "|" + " --- |" * len(rows[0])
     return "\n".join([header, rule, *body])
 
 
 def plain(rows: Rows) -> str:
-    """Columns aligned by spaces."""
+    """Write a table in plain text, its columns aligned by spaces."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    lines: Sequence[str] = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

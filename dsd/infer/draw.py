@@ -1,8 +1,8 @@
 """Draw the jobs of a shard."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -10,34 +10,65 @@ from PIL import Image
 from dsd.errors import UserError
 from dsd.flow import seed_at
 from dsd.infer.methods import Method
-from dsd.pipeline.jobs import Job
+from dsd.pipeline.jobs import Job, JobSource
 from dsd.records import Result
 from dsd.runs.shards import Failure, Shard
 
 log = logging.getLogger(__name__)
 Enhance = Callable[[Image.Image, str], str]  # reference, the user's prompt -> the prompt that is drawn
+Part = tuple[int, list[Result | Failure]]  # the position after its last job, and what became of its jobs
 
 
-def draw_shard(
-    shard: Shard, jobs: Sequence[Job], enhance: Enhance, method: Method, name: str, seed: int, batch_size: int,
-    config_hash: str, bar: Any,
-) -> Iterator[Result | Failure]:  # fmt: skip
-    """Yield the results of jobs shard.start..stop-1, in order."""
-    for start in range(shard.start, shard.stop, batch_size):
-        positions = range(start, min(start + batch_size, shard.stop))
-        batch: list[tuple[Job, Image.Image, int]] = []
+@dataclass(frozen=True)
+class Drawer:
+    """Draws jobs in batches; a job that fails is recorded with its reason."""
+
+    jobs: JobSource
+    enhance: Enhance
+    method: Method
+    name: str  # of the method
+    seed: int
+    batch_size: int
+    config_hash: str
+
+    def parts(self, shard: Shard, bar: Any, start: int) -> Iterator[Part]:
+        """Yield the results of jobs start..shard.stop-1, in order, a batch at a time."""
+        bar.update(start - shard.start)
+        for first in range(start, shard.stop, self.batch_size):
+            positions = range(first, min(first + self.batch_size, shard.stop))
+            yield positions.stop, self.batch(positions)
+            bar.update(len(positions))
+
+    def batch(self, positions: range) -> list[Result | Failure]:
+        """Draw the jobs at consecutive positions."""
+        rows: dict[int, Result | Failure] = {}
+        ready: list[tuple[int, Job, Image.Image, int]] = []
         for position in positions:
-            job = jobs[position]
             try:
+                job = self.jobs[position]
                 picture = job.picture()
-                job = replace(job, prompt=enhance(picture, job.prompt))
-                batch.append((job, picture, seed_at(seed, position) if job.seed is None else job.seed))
+                job = replace(job, prompt=self.enhance(picture, job.prompt))
+                seed = seed_at(self.seed, position) if job.seed is None else job.seed
+                ready.append((position, job, picture, seed))
             except UserError as error:
-                log.warning("job %s failed: %s", job.name, error)
-                yield Failure({"job": job.name, "prompt": job.prompt}, str(error))
-        if batch:
-            pictures = method([p for _, p, _ in batch], [j.prompt for j, _, _ in batch], [s for _, _, s in batch])
-            for (job, reference, job_seed), picture in zip(batch, pictures, strict=True):
-                shown = reference.convert("RGB")
-                yield Result(job.name, picture, shown, job.prompt, job_seed, name, job.truth, config_hash)
-        bar.update(len(positions))
+                rows[position] = self.failure(self.jobs[position], error)
+        if ready:
+            rows |= self.drawn(ready)
+        return [rows[position] for position in positions]
+
+    def drawn(self, ready: list[tuple[int, Job, Image.Image, int]]) -> dict[int, Result | Failure]:
+        """Draw jobs whose references could be read, by position."""
+        try:
+            pictures = self.method([r[2] for r in ready], [r[1].prompt for r in ready], [r[3] for r in ready])
+        except UserError as error:
+            return {position: self.failure(job, error) for position, job, _, _ in ready}
+        return {
+            position: Result(job.name, picture, reference, job.prompt, seed, self.name, job.truth, self.config_hash)
+            for (position, job, reference, seed), picture in zip(ready, pictures, strict=True)
+        }
+
+    @staticmethod
+    def failure(job: Job, error: UserError) -> Failure:
+        """Record a job that cannot be drawn."""
+        log.warning("job %s failed: %s", job.name, error)
+        return Failure({"job": job.name, "prompt": job.prompt}, str(error))

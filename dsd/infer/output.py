@@ -1,7 +1,6 @@
 """Write what a set of jobs leaves for people: every picture as a file, and a sheet of the first ones."""
 
 import re
-from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,22 @@ from dsd.pictures import contact_sheet, save_picture
 
 def save_pictures(rows: Dataset, folder: Path, settings: dict[str, Any]) -> None:
     """Write every result as a file named by its job; files that are there already stay."""
-    names: Counter[str] = Counter()
+    taken: set[str] = set()
     for row in rows:
-        name = re.sub(r"[^\w.-]+", "-", Path(row["job"]).stem)
-        names[name] += 1
-        path = folder / (f"{name}.png" if names[name] == 1 else f"{name}-{names[name]}.png")
+        path = folder / f"{free_name(row['job'], taken)}.png"
         if not path.exists():
             save_picture(row["image"], path, row["prompt"], row["seed"], settings)
+
+
+def free_name(job: str, taken: set[str]) -> str:
+    """Make a file name of a job's name, of at most 100 characters, that is not taken; upper and lower case are one."""
+    stem = re.sub(r"[^\w.-]+", "-", Path(job).stem)[:100].strip(".") or "picture"
+    name, number = stem, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.lower())
+    return name
 
 
 def overview(rows: Dataset, path: Path, num: int = 24) -> Path:

@@ -2,18 +2,21 @@
 
 import hashlib
 import logging
+import os
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from dsd.errors import UserError
 from dsd.files import resolve
-from dsd.infer.draw import Enhance, draw_shard
+from dsd.infer.draw import Drawer, Enhance
 from dsd.infer.enhance import Enhancer
 from dsd.infer.methods import Method, Parts
 from dsd.infer.output import overview, save_pictures
-from dsd.models.adapter import read_adapter
+from dsd.models.adapter_file import read_adapter
 from dsd.models.loading import to_device
 from dsd.models.quantize import quantize
 from dsd.pictures import picture_format, save_picture
@@ -25,7 +28,7 @@ from dsd.runs.identity import claim, fingerprint
 from dsd.runs.manifest import write_manifest
 from dsd.runs.run import Writer, begin
 from dsd.runs.settings import plain
-from dsd.runs.shards import read_failures, read_shards, write_shard
+from dsd.runs.shards import read_failures, read_shards, write_shard_in_parts
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ def draw_one(cfg: DictConfig) -> None:
     reference = read_picture(cfg.image)
     path = Path(cfg.output or Path(cfg.output_dir) / picture_name(cfg))
     picture_format(path)
+    refuse_unwritable(path.parent)
     prompt = make_enhancer(cfg)(reference, cfg.prompt)
     (picture,) = make_method(cfg, many=False)([reference], [prompt], [cfg.seed])
     asked = {"asked": cfg.prompt} if prompt != cfg.prompt else {}
@@ -62,15 +66,11 @@ def draw_jobs(cfg: DictConfig) -> None:
         return
 
     def make_writer() -> Writer:
-        enhance, method = make_enhancer(cfg), make_method(cfg, many=True)
-
-        def write(shard, bar) -> None:  # type: ignore[no-untyped-def]
-            rows = draw_shard(
-                shard, jobs, enhance, method, cfg.method.name, cfg.seed, cfg.batch_size, current.config_hash, bar
-            )
-            write_shard(shard, rows, features(Result))
-
-        return write
+        drawer = Drawer(
+            jobs, make_enhancer(cfg), make_method(cfg, many=True), cfg.method.name, cfg.seed, cfg.batch_size,
+            current.config_hash,
+        )  # fmt: skip
+        return lambda shard, bar: write_shard_in_parts(shard, partial(drawer.parts, shard, bar), features(Result))
 
     if not current.make_shards("results", len(jobs), cfg.rows_per_shard, "picture", make_writer):
         return
@@ -88,7 +88,7 @@ def make_method(cfg: DictConfig, many: bool) -> Method:
     """Load what draws, on its device, prepared for one picture or for many."""
     speed, device = instantiate(cfg.speed), to_device(cfg.device)
 
-    def prepare(pipeline) -> None:  # type: ignore[no-untyped-def]
+    def prepare(pipeline: Any) -> None:
         quantize(pipeline, device, cfg.quantization.value, cfg.quantized_parts, cfg.gguf_kind)
         speed(pipeline, device, many)
         offload.place(pipeline, device, cfg.offload.value)
@@ -129,6 +129,13 @@ def adapter_file(path: str) -> Path:
     """Find the adapter in a folder of dsd-train; keep other paths."""
     inside = Path(path) / "adapter.safetensors"
     return inside if inside.is_file() else Path(path)
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Make a folder. UserError where nothing can be written into it, before anything is drawn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: cannot be written; choose another folder or change its permissions")
 
 
 def picture_name(cfg: DictConfig) -> str:

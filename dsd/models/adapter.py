@@ -1,36 +1,22 @@
-"""The adapter: LoRA on the attention projections and the condition embedder, in one safetensors file.
-
-The file's metadata says what it was made for: base model, rank, alpha, geometry. Its LoRA keys are diffusers' own
-(`transformer.<module>.lora_A.weight`), its condition embedder is the released `c_embedder.weight`, `c_embedder.bias`.
-"""
+"""Make a transformer a student: build one for training, load a trained one, stack LoRAs of others on it."""
 
 import hashlib
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import dsd
 from dsd.errors import UserError
-from dsd.files import atomic
+from dsd.models.adapter_file import lora_modules, read_adapter, refuse_misfit, target_pattern
 from dsd.models.conditional import SplitEmbedder, set_joint_embedder, split
+from dsd.models.tensors import read_tensors, refuse_not_finite
 
-ADAPTER = "adapter.safetensors"
 NAME = "dsd"  # the LoRA's name within peft, when it is not fused
-# What the released LoRA holds; in single blocks only to_q, to_k, to_v exist.
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-ALL_LINEAR = (*ATTENTION, "net.0.proj", "net.2", "proj_mlp", "proj_out")
-TARGETS = {"attention": ATTENTION, "all_linear": ALL_LINEAR}
 
 
 def build_student(
@@ -48,8 +34,6 @@ def build_student(
     At step 0 it computes what the base computes: LoRA's B and the condition embedder begin at zero. Rank 0 means no
     LoRA: the whole transformer is trained. `init` is an adapter that is merged first; then the LoRA alone is trained.
     """
-    if targets not in TARGETS:
-        raise UserError(f"lora.targets={targets!r} is unknown; choose one of {', '.join(TARGETS)}")
     transformer.requires_grad_(rank == 0)
     if init is not None:
         load_adapter(transformer, init, fuse=True)
@@ -60,8 +44,7 @@ def build_student(
         return transformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        names = "|".join(map(re.escape, TARGETS[targets]))
-        pattern = rf"(single_)?transformer_blocks\.\d+\..*({names})"
+        pattern = target_pattern(targets)
         transformer.add_adapter(
             LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
         )
@@ -115,31 +98,6 @@ def scale_of(lora: Mapping[str, Any]) -> float:
     return lora["alpha"] / (lora["rank"] ** 0.5 if lora["use_rslora"] else lora["rank"])
 
 
-def save_adapter(path: str | Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write the adapter file. `metadata` (JSON values) holds at least `base` and `lora`, see `describe`."""
-    versions = {"dsd": dsd.__version__, "diffusers": diffusers.__version__, "torch": torch.__version__}
-    text = {name: json.dumps(value) for name, value in {**metadata, "versions": versions}.items()}
-    with atomic(path) as temporary:
-        save_file(state, temporary, metadata={"format": "pt", **text})
-
-
-def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors and metadata of an adapter file, or of the folder that holds one."""
-    path = Path(path)
-    path = path / ADAPTER if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"{path}: no such adapter; train one with dsd-train, or give adapter=path/to/{ADAPTER}")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items() if k != "format"}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: not a whole adapter file ({error})") from error
-    if "c_embedder.weight" not in state or "base" not in metadata:
-        raise UserError(f"{path}: no condition embedder in it; an adapter that dsd-train wrote is needed")
-    return state, metadata
-
-
 def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bool = True) -> dict[str, Any]:
     """Make a base transformer conditional, in place; return the file's metadata.
 
@@ -153,21 +111,18 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bo
             f"{path}: made for another base (its {metadata['base']['path']} has fingerprint {there}, this one {here}); "
             "give the model= that it was trained on"
         )
+    refuse_misfit(path, state, metadata, transformer)
     c_weight, c_bias = state.pop("c_embedder.weight"), state.pop("c_embedder.bias")
-    alphas = {"r": metadata["lora"]["rank"], "lora_alpha": metadata["lora"]["alpha"]}
     config = LoraConfig(
-        **alphas,
-        target_modules=sorted(
-            {name.removeprefix("transformer.").rsplit(".lora_", 1)[0] for name in state if ".lora_A" in name}
-        ),
+        r=metadata["lora"]["rank"],
+        lora_alpha=metadata["lora"]["alpha"],
+        target_modules=sorted(lora_modules(state)),
         use_rslora=metadata["lora"]["use_rslora"],
         use_dora=metadata["lora"]["use_dora"],
     )
     transformer.add_adapter(config, adapter_name=NAME)
     lora = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
-    unknown = set_peft_model_state_dict(transformer, lora, adapter_name=NAME).unexpected_keys
-    if unknown:
-        raise UserError(f"{path}: {len(unknown)} unknown tensors, such as {unknown[0]}")
+    set_peft_model_state_dict(transformer, lora, adapter_name=NAME)
     if fuse:
         transformer.fuse_lora(adapter_names=[NAME])
         transformer.unload_lora()
@@ -177,12 +132,11 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bo
 
 def load_released_lora(transformer: FluxTransformer2DModel, file: Path, fuse: bool = True) -> None:
     """Load `pytorch_lora_weights.safetensors` over a released transformer, in place."""
-    if not file.is_file():
-        raise UserError(f"{file}: no such LoRA file")
+    state, _ = read_tensors(file)
+    refuse_not_finite(file, state)
     try:
-        state = load_file(file)
         transformer.load_lora_adapter(state, prefix="transformer", adapter_name=NAME)
-    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{file}: not a LoRA of this transformer: {_first_line(error)}") from error
     if NAME not in getattr(transformer, "peft_config", {}):
         raise UserError(f"{file}: no LoRA tensors of this transformer in it")
@@ -195,14 +149,15 @@ def add_style_loras(pipeline: FluxPipeline, loras: Mapping[str, float], fuse: bo
     """Stack LoRAs that others trained on the base (files, folders or hub ids, each with its weight) on the student."""
     names = {f"style_{number}": path for number, path in enumerate(loras)}
     for name, path in names.items():
-        if path.endswith(".safetensors") and not Path(path).is_file():
-            raise UserError(f"{path}: no such LoRA file")
-        where = {"weight_name": Path(path).name} if Path(path).is_file() else {}
+        where = {}
+        if Path(path).suffix or Path(path).is_file():
+            refuse_not_finite(path, read_tensors(path)[0])
+            where = {"weight_name": Path(path).name}
         try:
             pipeline.load_lora_weights(
                 str(Path(path).parent) if where else path, adapter_name=name, use_safetensors=True, **where
             )
-        except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
             raise UserError(f"{path}: not a LoRA of this base: {_first_line(error)}") from error
         if name not in getattr(pipeline.transformer, "peft_config", {}):
             raise UserError(f"{path}: no LoRA tensors of this base's transformer in it")

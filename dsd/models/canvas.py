@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from dsd.errors import UserError
+from dsd.pictures import to_rgb
 
 BLACK = -1.0
 POSITIONS = ("column", "diagonal")
@@ -39,17 +40,6 @@ def to_pixels(image: Image.Image, height: int, width: int, fit: str = "crop") ->
         else:
             image = image.resize(size, method)
     return pil_to_tensor(image).float() / 127.5 - 1
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to what a person sees: upright, 8 bits, on white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = image.point(lambda value: value / 256).convert("L")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def pack(latents: Tensor) -> Tensor:

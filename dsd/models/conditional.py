@@ -16,11 +16,10 @@ from pathlib import Path
 
 import torch
 from diffusers import FluxTransformer2DModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dsd.errors import UserError
+from dsd.models.tensors import read_tensors
 
 SHARD = "diffusion_pytorch_model{suffix}.safetensors"  # diffusers' name of a transformer's weights
 RELEASED_CLASS = "FluxTransformer2DConditionalModel"
@@ -120,10 +119,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     if not files:
         raise UserError(f"{folder}: no .safetensors file here; weights are read from safetensors only")
     for file in files:
-        try:
-            yield from load_file(file).items()
-        except SafetensorError as error:
-            raise UserError(f"{file}: not a whole safetensors file ({error}); download or copy it again") from error
+        yield from read_tensors(file)[0].items()
 
 
 def _register(transformer: FluxTransformer2DModel, channels: int) -> None:

@@ -7,20 +7,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Any, Protocol
 
 from datasets import Dataset
 from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetGenerationError
 from PIL import Image, ImageFilter
+from pyarrow import ArrowException
+from pydantic import AfterValidator, BaseModel, Field
 
 from dsd.errors import UserError
+from dsd.inputs import read_jsonl, read_text, regular_file
+from dsd.pictures import to_rgb
 from dsd.runs.identity import fingerprint
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-FIELDS = {"reference", "prompt", "job", "seed", "truth"}
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # others could start programs (EPS)
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the prompt is empty")
+    text.encode()  # lone surrogates are no text
+    return text
+
+
+Prompt = Annotated[str, AfterValidator(_not_blank)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,7 @@ class Job:
     def picture(self) -> Image.Image:
         """Read the reference. UserError where it cannot be read."""
         if isinstance(self.reference, Image.Image):
-            return self.reference
+            return to_rgb(self.reference)
         return read_picture(self.reference, f"reference of {self.name}")
 
 
@@ -72,18 +87,32 @@ def content_of(job: Job) -> str:
 
 
 def read_picture(source: str | Path | bytes, name: str = "") -> Image.Image:
-    """Read a picture from a file or its bytes, the first frame of an animated one. UserError says what is wrong."""
-    file, where = (BytesIO(source), name) if isinstance(source, bytes) else (source, str(source))
+    """Read a picture from a regular file or its bytes as a person sees it, the first frame of an animated one.
+
+    UserError says what is wrong with it.
+    """
+    where = name if isinstance(source, bytes) else str(source)
+    file = BytesIO(source) if isinstance(source, bytes) else regular_file(source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large; an error says too large
-            with Image.open(file) as image:
+            warnings.simplefilter("ignore")  # large pictures and odd metadata; an error says too large
+            with Image.open(file, formats=FORMATS) as image:
                 image.load()
-                return image.copy()
-    except FileNotFoundError as error:
-        raise UserError(f"{where}: no such picture") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{where}: not a readable picture ({error})") from error
+                return to_rgb(image)
+    except MemoryError as error:
+        raise UserError(f"{where}: not a readable picture (too large for the memory)") from error
+    except Exception as error:  # Pillow has no common class for what is wrong with a file
+        raise UserError(f"{where}: not a readable picture ({_reason(error)})") from error
+
+
+class JobRow(BaseModel, extra="forbid"):
+    """A line of a jobs file."""
+
+    reference: Annotated[str, Field(min_length=1)]
+    prompt: Prompt
+    job: Name | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    truth: str = ""
 
 
 def folder_jobs(path: str, prompt: str | None = None) -> JobList:
@@ -94,7 +123,7 @@ def folder_jobs(path: str, prompt: str | None = None) -> JobList:
     jobs = []
     for file in sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES):
         beside = file.with_suffix(".txt")
-        text = beside.read_text(encoding="utf-8").strip() if beside.is_file() else (prompt or "")
+        text = (read_text(beside) if beside.exists() else (prompt or "")).strip()
         if not text:
             raise UserError(f"{file}: no prompt; write one into {beside.name} or give jobs.prompt=")
         jobs.append(Job(file.name, file, text))
@@ -105,35 +134,9 @@ def folder_jobs(path: str, prompt: str | None = None) -> JobList:
 
 def jsonl_jobs(path: str) -> JobList:
     """Read one JSON object a line: reference (a path beside the file), prompt, and if wanted job, seed, truth."""
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"jobs.path={path}: no such file")
-    jobs = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            unknown = set(row) - FIELDS
-            jobs.append(
-                Job(
-                    str(row.get("job", f"{number:05d}")),
-                    file.parent / row["reference"],
-                    str(row["prompt"]),
-                    None if row.get("seed") is None else int(row["seed"]),
-                    str(row.get("truth", "")),
-                )
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f'{file}:{number}: not a job ({error!r}); each line is {{"reference": ..., "prompt": ...}}'
-            ) from error
-        if unknown:
-            raise UserError(
-                f"{file}:{number}: unknown field {', '.join(sorted(unknown))}; known: {', '.join(sorted(FIELDS))}"
-            )
-        if not jobs[-1].prompt.strip():
-            raise UserError(f"{file}:{number}: the prompt is empty")
+    folder, jobs = Path(path).parent, []
+    for number, row in read_jsonl(path, JobRow, "jobs.path", '{"reference": "a.png", "prompt": "..."}'):
+        jobs.append(Job(row.job or f"{number:05d}", folder / row.reference, row.prompt, row.seed, row.truth))
     if not jobs:
         raise UserError(f"jobs.path={path}: no jobs in it")
     return JobList(jobs, list(map(content_of, jobs)))
@@ -147,15 +150,16 @@ class ParquetJobs:
 
     def __init__(self, path: str, reference: str = "reference", prompt: str = "prompt") -> None:
         self.folder, self.reference, self.prompt = Path(path).parent, reference, prompt
+        regular_file(path, "jobs.path")
         try:
             self.rows = Dataset.from_parquet(path)
-        except (OSError, ValueError, DatasetGenerationError) as error:
+        except (OSError, ValueError, ArrowException, DatasetGenerationError) as error:
             raise UserError(f"jobs.path={path}: not a readable Parquet file ({_reason(error)})") from error
         if missing := sorted({reference, prompt} - set(self.rows.column_names)):
             columns = ", ".join(self.rows.column_names)
             raise UserError(f"jobs.path={path}: no column {' or '.join(missing)}; its columns: {columns}")
         for number, text in enumerate(self.rows[prompt]):
-            if not (text or "").strip():
+            if not isinstance(text, str) or not text.strip():
                 raise UserError(f"jobs.path={path}: row {number}: the prompt is empty")
         if not len(self.rows):
             raise UserError(f"jobs.path={path}: no jobs in it")
@@ -168,15 +172,20 @@ class ParquetJobs:
 
     def __getitem__(self, position: int) -> Job:
         row = self.rows[position]
-        given = row[self.reference]
-        seed = row.get("seed")
+        given, seed = row[self.reference], row.get("seed")
         return Job(
             str(row.get("job") or f"{position:05d}"),
-            given["bytes"] or Path(given["path"]) if isinstance(given, dict) else self.folder / str(given),
+            self._place(given),
             row[self.prompt],
-            None if seed is None else int(seed),
+            seed if isinstance(seed, int) and 0 <= seed < 2**63 else None,
             str(row.get("truth") or ""),
         )
+
+    def _place(self, given: Any) -> Path | bytes:
+        """Find a reference: its bytes, or a path beside the file; empty bytes where there is none."""
+        if isinstance(given, dict):
+            return given["bytes"] or (Path(given["path"]) if given["path"] else b"")
+        return self.folder / given if isinstance(given, str) else b""
 
 
 class NegativeJobs:
@@ -202,4 +211,5 @@ class NegativeJobs:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error.__cause__ or error).strip().splitlines()[0]
+    lines = str(error.__cause__ or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

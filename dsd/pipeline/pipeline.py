@@ -247,6 +247,8 @@ class DSDPipeline(FluxPipeline):
 
     def decode(self, latents: Tensor, canvas: Canvas, output_type: str, return_reference: bool) -> DSDPipelineOutput:
         """Decode a canvas (B, L, C) and cut it: the output is the right panel, the redrawn reference the left one."""
+        if not latents.isfinite().all():
+            raise UserError("the transformer returned NaN or infinity; its weights are damaged, or float16 overflows")
         if output_type == "latent":
             return DSDPipelineOutput(latents)
         left, right = decode(self.vae, latents, canvas.rows).chunk(2, dim=-1)

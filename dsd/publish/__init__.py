@@ -1,1 +1,1 @@
-"""A student or its pairs for others."""
+"""Hand on a student or its pairs: dsd-export and dsd-publish."""

@@ -1,24 +1,21 @@
-"""Curated pairs as a data set on the hub, with a data card that says how they were made and what was thrown away.
-
-    python dsd/publish/pairs.py outputs/paper/pairs --repo user/name        # HF_TOKEN from the environment
-    python dsd/publish/pairs.py outputs/demo/pairs --local folder           # the same, into a folder
+"""Publish curated pairs as a data set, on the hub or in a folder, with a data card.
 
 `load_dataset("user/name")`, or of the folder, has the columns of dsd-curate: image, conditioning, caption and more.
 """
 
-# isort: split
-import argparse
+import logging
 import shutil
-import sys
 from pathlib import Path
 
+from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData, HfApi
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from dsd.errors import UserError
 from dsd.files import atomic
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
+
+log = logging.getLogger(__name__)
 
 CARD = """# Pairs of one subject
 
@@ -39,49 +36,43 @@ Rejected, by reason: {reasons}.
 """
 
 
-def card(folder: Path, licence: str) -> DatasetCard:
-    """What dsd-curate's manifest and config say, secrets redacted there already."""
+def run(cfg: DictConfig) -> None:
+    """Publish the pairs where the config says."""
+    folder = Path(cfg.pairs)
+    rows, card = read_shards(folder, "pairs"), data_card(folder, cfg.license)
+    if cfg.local is not None:
+        write_folder(folder, card, Path(cfg.local))
+        log.info("publish: %d pairs in %s", len(rows), cfg.local)
+    else:
+        push(rows, card, cfg.repo, cfg.private)
+        log.info("publish: %d pairs at https://huggingface.co/datasets/%s", len(rows), cfg.repo)
+
+
+def data_card(folder: Path, license: str) -> DatasetCard:
+    """Make the card from the manifest and the config of dsd-curate, in which secrets are redacted already."""
     manifest = read_manifest(folder, "curation")
     steps = [f"| {s['name']} | {s['begun']} | {s['left']} | {100 * s['share']:.1f} % |" for s in manifest["steps"]]
-    data = DatasetCardData(
-        license=licence, task_categories=["image-to-image"], tags=["subject-driven-generation", "synthetic"]
-    )
     text = CARD.format(
         pairs=manifest["counts"]["pairs"], version=manifest["dsd_version"], steps="\n".join(steps),
         reasons=", ".join(f"{n} {reason}" for reason, n in manifest["reasons"].items()) or "none",
         config=OmegaConf.to_yaml(OmegaConf.load(folder / "config.yaml")),
     )  # fmt: skip
+    tags = ["subject-driven-generation", "synthetic"]
+    data = DatasetCardData(license=license, task_categories=["image-to-image"], tags=tags)
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", type=Path, help="output_dir of dsd-curate")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--repo", help="user/name on the hub")
-    where.add_argument("--local", type=Path, help="a new folder")
-    parser.add_argument("--license", default="other", help="that of the teacher's outputs")
-    parser.add_argument("--private", action="store_true")
-    arguments = parser.parse_args()
-    rows, text = read_shards(arguments.pairs, "pairs"), card(arguments.pairs, arguments.license)
-    if arguments.local is not None:
-        if arguments.local.exists():
-            raise UserError(f"{arguments.local} is there already; choose another folder")
-        with atomic(arguments.local) as temporary:
-            (temporary / "data").mkdir(parents=True)
-            for file in sorted((arguments.pairs / "pairs").glob("*.parquet")):
-                shutil.copy(file, temporary / "data" / file.name.replace("pairs-", "train-"))
-            text.save(temporary / "README.md")
-        print(f"{arguments.local}: {len(rows)} pairs")
-        return
-    HfApi().create_repo(arguments.repo, repo_type="dataset", private=arguments.private, exist_ok=True)
-    text.push_to_hub(arguments.repo)
-    rows.push_to_hub(arguments.repo, private=arguments.private)
-    print(f"https://huggingface.co/datasets/{arguments.repo}: {len(rows)} pairs")
+def write_folder(pairs: Path, card: DatasetCard, folder: Path) -> None:
+    """Copy the shards into a folder that `load_dataset` reads, with the card as its README."""
+    with atomic(folder) as temporary:
+        (temporary / "data").mkdir(parents=True)
+        for file in sorted((pairs / "pairs").glob("*.parquet")):
+            shutil.copy(file, temporary / "data" / file.name.replace("pairs-", "train-"))
+        card.save(temporary / "README.md")
 
 
-if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"publish_pairs.py: error: {error}")
+def push(rows: Dataset, card: DatasetCard, repo: str, private: bool) -> None:
+    """Upload rows and card to the hub."""
+    HfApi().create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+    card.push_to_hub(repo)
+    rows.push_to_hub(repo, private=private)

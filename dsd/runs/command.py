@@ -81,22 +81,25 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
     from dsd.runs.manifest import command_name
 
     ConfigStore.instance().store(f"{stage}_schema", schema)
-    program = command_name(stage)
+    program, here, codes = command_name(stage), os.getpid(), [0]
 
     def job(cfg: Any) -> Any:
         quiet()  # a launcher such as submitit runs this in a process of its own
-        # SystemExit passes through Hydra, which prints lines of its own about any other exception
         try:
             cfg = _completed(cfg)
             check(cfg, schema)
             module, function = run.split(":")
             return getattr(import_module(module), function)(cfg)
         except Exception as error:
-            sys.exit(_report(f"{program}: error: {_job_label()}", error, str(cfg.get("output_dir", ""))))
+            codes.append(_report(f"{program}: error: {_job_label()}", error, str(cfg.get("output_dir", ""))))
+            if in_multirun() and os.getpid() == here:
+                return None  # the other jobs of the sweep go on
+            # SystemExit passes through Hydra, which prints lines of its own about any other exception
+            sys.exit(codes[-1])
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
     # argparse refuses key=value on both sides of an option such as -m
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: "=" in a and not a.startswith("-"))
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: a.startswith("~") or ("=" in a and not a.startswith("-")))
     if not {"-m", "--multirun"} & set(sys.argv):  # there a comma separates values
         sys.argv[1:] = [quoted(argument, schema) for argument in sys.argv[1:]]
     try:
@@ -106,7 +109,9 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
         return 130
     except Exception as error:
         return _report(f"{program}: error: ", error, choices=_experiments(config_dir, stage))
-    return 0
+    if len(codes) > 2:
+        print(f"{program}: {len(codes) - 1} jobs of the sweep failed, see above", file=sys.stderr)
+    return max(codes)
 
 
 def quoted(override: str, schema: type) -> str:
@@ -144,7 +149,7 @@ def _completed(cfg: Any) -> Any:
     if in_multirun():
         logging.getLogger("dsd").info("%s", _job_label().rstrip(": "))
         given = {o.lstrip("+").partition("=")[0] for o in HydraConfig.get().overrides.task}
-        if "output_dir" not in given:
+        if "output_dir" in cfg and "output_dir" not in given:
             sweep = HydraConfig.get().sweep
             cfg.output_dir = os.path.join(sweep.dir, sweep.subdir)
         # submitit makes a sweep an array; each of its tasks is the whole of another job, not a part of one

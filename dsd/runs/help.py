@@ -8,6 +8,8 @@ from dsd.runs.manifest import command_name
 from dsd.runs.settings import About, described
 
 WIDTH = 100
+CLOSING = """Run the same command again to resume. --cfg job prints the whole config and runs nothing.
+-m sweeps over comma-separated values and leaves an overview. --hydra-help lists Hydra's own options."""
 
 
 def help_text(stage: str, schema: Any, config_dir: Path) -> str:
@@ -31,10 +33,7 @@ def help_text(stage: str, schema: Any, config_dir: Path) -> str:
     parts.append("Settings (the default in brackets):\n" + "\n".join(settings))
     if groups:
         parts.append("Choices (group=choice; a choice has settings of its own, group.key=value):\n" + "\n".join(groups))
-    parts.append(
-        "Run the same command again to resume. --cfg job prints the whole config and runs nothing.\n"
-        "-m sweeps over comma-separated values and leaves an overview. --hydra-help lists Hydra's own options."
-    )
+    parts.append(getattr(schema, "closing", CLOSING))
     return "\n\n".join(parts)
 
 
@@ -43,7 +42,7 @@ def _setting_line(key: str, about: About, primary: dict[str, Any]) -> str:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    shown = "" if value is None or isinstance(value, dict) or len(text) > 60 else f" [{text}]"
+    shown = "" if value in (None, "???") or isinstance(value, dict) or len(text) > 60 else f" [{text}]"
     return _wrapped(f"  {key}=", about.help + shown)
 
 

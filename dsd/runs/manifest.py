@@ -3,7 +3,6 @@
 A folder without a manifest is unfinished, and the next stage refuses it.
 """
 
-import json
 import resource
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from dsd import __version__
 from dsd.errors import UserError
 from dsd.files import write_json
+from dsd.inputs import first_problem, read_json
 
 MANIFEST = "manifest.json"
 COMMANDS = {
@@ -58,11 +58,8 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         begun = any(folder.iterdir())
         raise UserError(f"{folder}: no {MANIFEST}; run `{run}` {'again to finish it' if begun else 'first'}")
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        found, sizes = manifest["stage"], manifest["files"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / MANIFEST}: not a manifest ({error!r}); delete it and run `{run}` again") from error
+    manifest = _checked(folder / MANIFEST, run)
+    found, sizes = manifest["stage"], manifest["files"].items()
     if found != stage:
         raise UserError(
             f"{folder}: made by {command_name(found)}, but the output of {command_name(stage)} is wanted here"
@@ -73,6 +70,27 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
             what = "is missing" if actual is None else f"has {actual} bytes instead of {size}"
             raise UserError(f"{folder / name} {what}; delete it and {folder / MANIFEST}, then run `{run}` again")
     return manifest
+
+
+def _checked(path: Path, run: str) -> dict[str, Any]:
+    """Read a manifest and check its parts. UserError where it is damaged."""
+    from pydantic import BaseModel, ValidationError
+
+    class Manifest(BaseModel):
+        """What every manifest has."""
+
+        stage: str
+        counts: dict[str, int]
+        files: dict[str, int]
+
+    try:
+        found = read_json(path)
+        Manifest.model_validate(found)
+        assert isinstance(found, dict)
+        return found
+    except (ValidationError, UserError) as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else error
+        raise UserError(f"{path}: not a manifest ({reason}); delete it and run `{run}` again") from error
 
 
 def is_finished(output_dir: str | Path, stage: str) -> bool:

@@ -1,5 +1,6 @@
 """Explain an exception to the user in one line: bad configs, full disks, folders without permission."""
 
+import errno
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -16,6 +17,16 @@ _BAD_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|Error 
 
 # By message: Arrow, torch and safetensors do not keep the error number.
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
+_REMEDY = {
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some space and run the same command again",
+    errno.EFBIG: "free some space and run the same command again",
+    errno.EACCES: "choose another folder or change its permissions",
+    errno.EPERM: "choose another folder or change its permissions",
+    errno.EROFS: "choose a folder that can be written",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "check the path, and run the same command again",
+}
 
 
 def explain(error: BaseException, output_dir: str = "", experiments: Sequence[str] = ()) -> str | None:
@@ -26,11 +37,8 @@ def explain(error: BaseException, output_dir: str = "", experiments: Sequence[st
     for cause in _chain(error):
         if isinstance(cause, UserError):
             return _flat(cause)
-        if full := _FULL.search(str(cause)):
-            where = getattr(cause, "filename", None) or output_dir or "the disk"
-            return f"{full[0].lower()}: {where}; free some space and run the same command again"
-        if isinstance(cause, PermissionError):
-            return f"{cause.filename}: {cause.strerror}; choose another folder or change its permissions"
+        if line := _environment(cause, output_dir):
+            return line
     if isinstance(error, InstantiationException):
         return _flat(error) if _BAD_CALL.search(str(error)) else None
     if isinstance(error, MissingConfigException):
@@ -39,6 +47,20 @@ def explain(error: BaseException, output_dir: str = "", experiments: Sequence[st
         return _unparsed(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _bad_config(error)
+    return None
+
+
+def _environment(error: BaseException, output_dir: str) -> str | None:
+    """Explain what the machine refuses: full or read-only disks, missing permissions, damaged files."""
+    if full := _FULL.search(str(error)):
+        where = getattr(error, "filename", None) or output_dir or "the disk"
+        return f"{full[0].lower()}: {where}; free some space and run the same command again"
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = f"; {_REMEDY[error.errno]}" if error.errno in _REMEDY else ""
+        return f"{where}{error.strerror or _flat(error) or type(error).__name__}{remedy}"
+    if type(error).__module__.startswith("pyarrow"):
+        return f"a Parquet file is damaged ({_flat(error)}); run the stage that made it again, in another output_dir="
     return None
 
 

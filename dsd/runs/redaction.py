@@ -11,6 +11,7 @@ ENVIRONMENT = re.compile(r"(API_?KEY|TOKEN|SECRET|PASSWORD)$")
 IN_TEXT = (
     (re.compile(r"(\w[\w+.-]*://)[^/\s@'\"]+@"), rf"\1{REDACTED}@"),  # https://user:password@host
     (re.compile(r"([?&;](?:api_?)?(?:key|token|secret|password|sig|signature)=)[^&\s'\"]+", re.I), rf"\1{REDACTED}"),
+    (re.compile(r"((?:^|[\s.+_,{])(?:api_?key|token|secret|password)[=:]\s*)[^\s,}&'\"]+", re.I), rf"\1{REDACTED}"),
     (re.compile(r"\b(Bearer\s+)[\w.~+/-]{8,}=*"), rf"\1{REDACTED}"),
     (re.compile(r"\b(?:sk-[\w-]{16,}|hf_\w{16,}|AIza[\w-]{30,})"), REDACTED),  # OpenAI's, Hugging Face's, Google's keys
 )

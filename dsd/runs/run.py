@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.errors import UserError
+from dsd.files import remove_all_stale
 from dsd.runs.identity import LOCKS, claim
 from dsd.runs.manifest import command_name, is_finished, write_manifest
 from dsd.runs.progress import progress
@@ -77,6 +78,7 @@ class Run:
             return False
         self.locks.append(lock_of(self.output_dir, "finish"))
         self.locks[-1].acquire()  # of workers that end together, one finishes and the others wait
+        remove_all_stale(self.output_dir)
         return not is_finished(self.output_dir, self.stage)
 
     def finish(

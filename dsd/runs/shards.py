@@ -28,6 +28,7 @@ from PIL import Image
 
 from dsd.errors import UserError
 from dsd.files import atomic, remove_stale, write_json
+from dsd.inputs import read_text
 from dsd.pictures import png
 
 ROWS_PER_GROUP = 64  # held in memory while writing, and what a reader decodes at once
@@ -160,17 +161,34 @@ def read_shard(path: Path) -> Iterator[dict[str, Any]]:
 
 def read_failures(input_dir: str | Path, name: str) -> list[dict[str, Any]]:
     """Read the failures of all shards, in order of position: each record's values and "reason"."""
-    lines = (
-        f.read_text(encoding="utf-8").splitlines() for f in sorted(Path(input_dir).glob(f"{name}-*.failures.jsonl"))
-    )
-    return [json.loads(line) for file in lines for line in file]
+    found: list[dict[str, Any]] = []
+    for file in sorted(Path(input_dir).glob(f"{name}-*.failures.jsonl")):
+        for number, line in enumerate(read_text(file).split("\n"), 1):
+            row = _json_object(line, f"{file}:{number}") if line.strip() else None
+            if row is not None:
+                found.append({"reason": "unknown", **row})
+    return found
 
 
 def read_stats(input_dir: str | Path, name: str) -> dict[str, Any]:
     """Sum rows, bytes and seconds over all shards; the seconds of workers that ran side by side add up."""
     files = sorted(Path(input_dir).glob(f"{name}-*.stats.json"))
-    every = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return {key: sum(stats[key] for stats in every) for key in ("rows", "bytes", "seconds")}
+    every = [_json_object(read_text(file), str(file)) for file in files]
+    keys = ("rows", "bytes", "seconds")
+    numbers = [[stats.get(key) for key in keys] for stats in every]
+    if any(not isinstance(number, int | float) for row in numbers for number in row):
+        raise UserError(f"{input_dir}: the stats of {name!r} are damaged; delete the folder and run the stage again")
+    return {key: sum(stats[key] for stats in every) for key in keys}
+
+
+def _json_object(text: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error}); delete the folder and run the stage again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: not a JSON object; delete the folder and run the stage again")
+    return found
 
 
 def _file_name(name: str, index: int, total: int) -> str:

@@ -21,9 +21,13 @@ from dsd.runs.sweep_plot import measured, plot
 OVERVIEW = "overview.csv"
 
 
-def write_overview(folder: Path) -> None:
-    """Write the table and the pictures of all finished jobs in a sweep's folder, and print the table."""
-    jobs = [f.parent for f in folder.glob(f"*/{MANIFEST}") if f.parent.name.isdigit()]
+def write_overview(folder: Path, num_jobs: int) -> None:
+    """Write the table and the pictures of the finished jobs in a sweep's folder, and print the table.
+
+    Folders beyond `num_jobs` are those of an earlier, longer sweep.
+    """
+    named = [f.parent for f in folder.glob(f"*/{MANIFEST}") if f.parent.name.isdigit()]
+    jobs = [job for job in named if int(job.name) < num_jobs]
     if not jobs:
         return
     jobs.sort(key=lambda job: int(job.name))
@@ -35,7 +39,7 @@ def write_overview(folder: Path) -> None:
     if plotted:
         with atomic(folder / "overview.png") as temporary:
             plot(settings, results).savefig(temporary, dpi=100)
-    pictures = [(job, picture) for job in jobs if (picture := job / _look(job)).is_file()]
+    pictures = [(job, picture) for job in jobs if (picture := job / _look(job)).suffix != ".html" and picture.is_file()]
     if pictures:
         sheet = side_by_side([Image.open(p) for _, p in pictures], varied([job for job, _ in pictures]))
         with atomic(folder / (_look(jobs[0]) if plotted else "overview.png")) as temporary:

@@ -1,4 +1,4 @@
-"""Trains the models that the toybox ships: `python -m dsd.toybox PART`, in the order below. Run again to resume.
+"""Train the networks that the toybox ships: `python -m dsd.toybox PART`, in the order below. Run again to resume.
 
 `python -m dsd.toybox curves` draws their loss curves into docs/toybox_curves.png.
 """
@@ -8,18 +8,20 @@ import json
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
 WEIGHTS = Path(__file__).parent / "weights"
 PARTS = ("vae", "text", "teacher", "judge", "recogniser")
 
 
 def main() -> None:
+    """Train one part, or draw the curves of all."""
     parser = argparse.ArgumentParser(prog="python -m dsd.toybox", description=__doc__)
     parser.add_argument("part", choices=(*PARTS, "curves"))
-    parser.add_argument("--num-steps", type=int, help="default: as released")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the finished model goes")
-    parser.add_argument("--work", type=Path, default=Path("outputs/toybox"), help="checkpoints and curves")
+    parser.add_argument("--num-steps", type=int, help="optimiser steps; by default as released")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the finished weights")
+    parser.add_argument(
+        "--work", type=Path, default=Path("outputs/toybox"), help="folder of checkpoints and loss curves"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     if arguments.part == "curves":
@@ -40,7 +42,9 @@ def main() -> None:
 
 
 def draw_curves(work: Path, picture: Path) -> Path:
-    """The loss of every part by step."""
+    """Plot the loss of every part by step."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(14, 3), layout="constrained")
     for axes, part in zip(figure.subplots(1, len(PARTS)), PARTS, strict=True):
         curve = work / part / "curve.jsonl"

@@ -1,7 +1,7 @@
-"""The loop that trains every model of the toybox: resumable, the same numbers whether interrupted or not.
+"""The loop that trains every network of the toybox. A resumed run gives the same numbers as an unbroken one.
 
-Step n's batch and noise are a function of (seed, n) alone, so a run that was killed continues exactly where its last
-checkpoint stood. The learning rate warms up, stays, and falls to zero over the last fifth.
+The batch and noise of step n are a function of (seed, n) alone, so a killed run continues exactly from its last
+checkpoint. The learning rate warms up, stays, and falls to zero over the last fifth.
 """
 
 import json
@@ -19,12 +19,12 @@ WARMUP, DECAY = 200, 0.2
 
 
 def learning_rate(step: int, num_steps: int) -> float:
-    """Share of the peak rate at `step`."""
+    """Compute the rate at `step` as a share of the peak rate."""
     return min(1.0, (step + 1) / WARMUP, (num_steps - step) / (DECAY * num_steps))
 
 
 def fit(
-    model: nn.Module,
+    network: nn.Module,
     loss_at: Callable[[int], tuple[Tensor, dict[str, Tensor]]],
     folder: Path,
     *,
@@ -34,22 +34,22 @@ def fit(
     checkpoint_every: int = 250,
     log_every: int = 50,
 ) -> None:
-    """Train `model` in place. `loss_at(step)` returns the loss and what to log beside it.
+    """Train a network in place. `loss_at(step)` returns the loss and what to log beside it.
 
-    `folder` receives `checkpoint.pt` (the latest) and `curve.jsonl` (lines of mean losses).
+    `folder` receives `checkpoint.pt`, the latest one, and `curve.jsonl`, lines of mean losses.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True)
     checkpoint, curve, start, seconds = folder / "checkpoint.pt", folder / "curve.jsonl", 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=parameters[0].device)
-        model.load_state_dict(state["model"])
+        network.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start, seconds = state["step"], state["seconds"]
         kept = [line for line in curve.read_text().splitlines() if json.loads(line)["step"] <= start]
         curve.write_text("".join(line + "\n" for line in kept))
-    model.train()
+    network.train()
     total = torch.zeros((), device=parameters[0].device)
     began = time.monotonic() - seconds
     for step in (bar := tqdm(range(start, num_steps), initial=start, total=num_steps, desc=folder.name, mininterval=5)):
@@ -71,11 +71,11 @@ def fit(
                 file.write(json.dumps(line | {"seconds": round(time.monotonic() - began, 1)}) + "\n")
         if done % checkpoint_every == 0 or done == num_steps:
             state = {
-                "model": model.state_dict(),
+                "model": network.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "step": done,
                 "seconds": time.monotonic() - began,
             }
             with atomic(checkpoint) as path:
                 torch.save(state, path)
-    model.eval()
+    network.eval()

@@ -1,6 +1,6 @@
 """Jobs about held-out subjects, whose truth is known; and the example references of this repository.
 
-`python -m dsd.toybox.jobs examples` writes a few references and what to ask of them.
+`python -m dsd.toybox.jobs examples` writes a few references, each with a prompt.
 """
 
 import json
@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from torchvision.transforms.functional import to_pil_image
 
-from dsd.pipeline.jobs import Job
-from dsd.toybox import captions
+from dsd.pipeline.jobs import Job, JobList
+from dsd.toybox import grammar
 from dsd.toybox.draw import render
 from dsd.toybox.world import CONTEXT, SUBJECT, sample_contexts, sample_subjects, words
 
 
-def held_out_jobs(num_subjects: int, contexts_per_subject: int, seed: int) -> list[Job]:
-    """Each subject drawn once as reference, in a context that differs in scene from those the prompts ask for."""
+def held_out_jobs(num_subjects: int, contexts_per_subject: int, seed: int) -> JobList:
+    """Make jobs. Each subject is drawn once, as reference, in another scene than its prompts ask for."""
     scene, jobs = list(CONTEXT).index("scene"), []
     for number in range(num_subjects):
         rng = np.random.default_rng((seed, number))
@@ -28,15 +28,15 @@ def held_out_jobs(num_subjects: int, contexts_per_subject: int, seed: int) -> li
         reference = to_pil_image(render(subject, contexts[:1])[0])
         truth = json.dumps(words(subject[0], SUBJECT))
         for i, context in enumerate(contexts[1:]):
-            prompt = captions.panel(rng, subject[0], context)
+            prompt = grammar.panel(rng, subject[0], context)
             jobs.append(Job(f"subject-{number:04d}-{i}", reference, prompt, truth=truth))
-    return jobs
+    return JobList(jobs, [])  # they follow from the settings
 
 
 def main(folder: str = "examples", *, num: int = 4, seed: int = 7) -> None:
     """Write `num` references with a prompt each."""
     Path(folder).mkdir(exist_ok=True)
-    jobs = held_out_jobs(num, 1, seed)
+    jobs = held_out_jobs(num, 1, seed).jobs
     for number, job in enumerate(jobs, 1):
         job.picture().save(Path(folder) / f"critter-{number}.png")
         (Path(folder) / f"critter-{number}.txt").write_text(job.prompt + "\n")

@@ -1,14 +1,14 @@
 """The judge for curation: a tiny CLIP, built and trained through open_clip.
 
-It reads attributes by words (a picture's embedding against those of "a critter with blue belly", ...), and calls two
-panels the same subject when every attribute reads the same. It was taught unnamed attributes too, as a vision-language
-model knows them.
+It compares a picture's embedding with those of texts ("a critter with blue belly", ...) and calls two panels the same
+subject when every attribute reads the same. It was trained on unnamed attributes too, since a vision-language model
+knows such words.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import open_clip
@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from dsd.curation.judge import Verdict
+from dsd.curation.judge import Judgement
 from dsd.files import resolve
 from dsd.models.loading import to_device
-from dsd.records import Verdict as VerdictRow
-from dsd.toybox import captions, code
+from dsd.records import Verdict
+from dsd.toybox import code, grammar
 from dsd.toybox.draw import render
 from dsd.toybox.fit import fit
 from dsd.toybox.panels import Panels, PanelStream, draw_panels, through_vae
@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16},
     "text_cfg": {"context_length": 32, "width": 64, "heads": 4, "layers": 2, "pool_type": "eos"},
 }
-# How a value is put into words for zero-shot reading.
+# The text for a value of an attribute, with which pictures are compared.
 PHRASES = {
     "colour": "a {} critter",
     "body": "a {} critter",
@@ -59,6 +59,7 @@ PHRASES = {
 
 
 def train_judge(folder: Path, out: Path, num_steps: int = 1500, lr: float = 2e-3, device: str = "cpu") -> None:
+    """Train the judge and write it to `out`/judge; `folder` holds checkpoints."""
     torch.manual_seed(SEED)
     tokenizer = train_clip_tokenizer([phrase for name in ATTRIBUTES for phrase in (*phrases_of(name), *spoken(name))])
     text_cfg = CONFIG["text_cfg"] | {"vocab_size": len(tokenizer), "eos_id": tokenizer.eos_token_id}
@@ -78,7 +79,7 @@ def train_judge(folder: Path, out: Path, num_steps: int = 1500, lr: float = 2e-3
         truth, other = torch.cat([truth, first]).to(device), torch.cat([truth, second]).to(device)
         share = torch.cat([torch.ones(BATCH), share]).to(device)
         image_features = clip.encode_image(pixels * 2 - 1, normalize=True)
-        # Every picture against every value of each attribute in words: what zero-shot reading will ask.
+        # Every picture against the text of every value of each attribute, as at inference.
         words = clip.encode_text(torch.cat(list(phrases.values())), normalize=True)
         logits = (clip.logit_scale.exp() * image_features @ words.T).split(sizes, dim=-1)
         losses = [
@@ -88,9 +89,9 @@ def train_judge(folder: Path, out: Path, num_steps: int = 1500, lr: float = 2e-3
         ]
         reading = torch.stack(losses).mean()
         right = torch.stack([(part.argmax(-1) == truth[:, i]).float().mean() for i, part in enumerate(logits)]).mean()
-        # Pictures against whole captions, CLIP's own loss.
+        # Pictures against whole captions: CLIP's own loss.
         texts = [
-            captions.describe_all(rng, s, c, keep=rng.uniform(0.3, 1.0), keep_context=0.8 * (rng.random() < 0.2))
+            grammar.describe_all(rng, s, c, keep=rng.uniform(0.3, 1.0), keep_context=0.8 * (rng.random() < 0.2))
             for s, c in zip(batch.subjects[:CAPTIONED], batch.contexts[:CAPTIONED], strict=True)
         ]
         text_features = clip.encode_text(tokenize(tokenizer, texts).to(device), normalize=True)
@@ -110,10 +111,10 @@ def train_judge(folder: Path, out: Path, num_steps: int = 1500, lr: float = 2e-3
 
 
 def between(rng: np.random.Generator, num: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pictures between two critters that differ in one detail, as a teacher's smudged hats are.
+    """Blend two critters that differ in one detail, like the unclear details in a teacher's pictures.
 
-    -> pixels (num, 3, 64, 64), attribute rows of either (num, A), share of the first (num,) in 0.5..1. A judge that has
-    seen none is as sure of a smudge as of a clear drawing.
+    Returns pixels (num, 3, 64, 64), the attribute rows of both critters (num, A), and the share of the first one (num,)
+    in 0.5..1. Without such pictures the judge would be as confident about unclear details as about clear ones.
     """
     subjects, contexts = sample_subjects(rng, num), sample_contexts(rng, num)
     others, column = subjects.copy(), rng.integers(len(NAMED), len(SUBJECT), num)
@@ -128,6 +129,7 @@ def between(rng: np.random.Generator, num: int) -> tuple[Tensor, Tensor, Tensor,
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """Convert texts to ids, (B, 32)."""
     length = CONFIG["text_cfg"]["context_length"]
     return tokenizer(
         list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
@@ -135,18 +137,20 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
 
 
 def phrases_of(name: str) -> list[str]:
-    """An attribute's values in words, in the plainest wording."""
-    wordings = [captions.WORDINGS.get(name, {}).get(value, (value,))[0] for value in ATTRIBUTES[name]]
+    """Write the text of each value of an attribute, in the plainest wording."""
+    wordings = [grammar.WORDINGS.get(name, {}).get(value, (value,))[0] for value in ATTRIBUTES[name]]
     return [PHRASES.get(name, "a critter {}").format(wording) for wording in wordings]
 
 
 def spoken(name: str) -> list[str]:
-    """Every wording of an attribute in captions."""
-    return [wording for wordings in captions.WORDINGS.get(name, {}).values() for wording in wordings]
+    """List every wording of an attribute that captions use."""
+    return [wording for wordings in grammar.WORDINGS.get(name, {}).values() for wording in wordings]
 
 
 class ToyboxJudge:
-    """`dsd.curation.judge.Judge` on the tiny CLIP."""
+    """A `dsd.curation.judge.Judge` made of the tiny CLIP."""
+
+    scores: ClassVar[Sequence[str]] = ("similarity", "confidence", "agreement")
 
     def __init__(self, path: str = "pkg://dsd.toybox/weights/judge", device: str = "auto") -> None:
         from transformers import CLIPTokenizer
@@ -164,24 +168,25 @@ class ToyboxJudge:
 
     @torch.inference_mode()
     def features(self, images: Sequence[Image.Image]) -> Tensor:
-        """(B, D), unit length."""
+        """Embed pictures as (B, D), unit length."""
         size = (64, 64)
         pixels = [pil_to_tensor(i.convert("RGB") if i.size == size else i.convert("RGB").resize(size)) for i in images]
         return self.clip.encode_image(torch.stack(pixels).to(self.device) / 127.5 - 1, normalize=True)
 
     @torch.inference_mode()
     def readings(self, features: Tensor) -> dict[str, Tensor]:
-        """(B, D) -> {attribute: probabilities of its values (B, K)}."""
+        """Convert embeddings (B, D) to {attribute: probabilities of its values (B, K)}."""
         scale = self.clip.logit_scale.exp()
         return {name: (scale * features @ words.T).softmax(-1) for name, words in self.words.items()}
 
-    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Verdict]:
+    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Judgement]:
+        """Judge pairs by whether every attribute of the subject reads the same."""
         if not references:
             return []
         left, right = self.features(references), self.features(targets)
         similarity = (left * right).sum(-1).tolist()
         left_readings, right_readings = self.readings(left), self.readings(right)
-        verdicts = []
+        judgements = []
         for row in range(len(references)):
             here = {name: left_readings[name][row] for name in SUBJECT}
             there = {name: right_readings[name][row] for name in SUBJECT}
@@ -190,8 +195,8 @@ class ToyboxJudge:
             differing = [f"{n.replace('_', ' ')} {first[n]} and {second[n]}" for n in SUBJECT if first[n] != second[n]]
             agreement = float(np.prod([float(here[n] @ there[n]) for n in SUBJECT]))
             confidence = min(float(p.max()) for p in (*here.values(), *there.values()))
-            verdicts.append(
-                Verdict(
+            judgements.append(
+                Judgement(
                     common_subject=f"a {first['colour']} {first['body']} critter",
                     reference_description=describe(first),
                     target_description=describe(second),
@@ -200,35 +205,38 @@ class ToyboxJudge:
                     scores={"similarity": similarity[row], "confidence": confidence, "agreement": agreement},
                 )
             )
-        return verdicts
+        return judgements
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        """Write what a prompt for these pictures would say."""
         if not images:
             return []
         said = self._say(images, (*NAMED, *CONTEXT))
         return [f"a {s['colour']} {s['body']} critter, {place(s)}" for s in said]
 
     def instruct(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[str]:
+        """Write what to do with the references to get the targets."""
         if not targets:
             return []
         return [f"show this critter {place(said)}" for said in self._say(targets, tuple(CONTEXT))]
 
     def _say(self, images: Sequence[Image.Image], names: Sequence[str]) -> list[dict[str, str]]:
-        """The plainest wording of what is read."""
+        """Read attributes and put each into the plainest wording."""
         readings = self.readings(self.features(images))
         chosen = {name: readings[name].argmax(-1).tolist() for name in names}
         return [
-            {name: captions.WORDINGS[name][ATTRIBUTES[name][chosen[name][row]]][0] for name in names}
+            {name: grammar.WORDINGS[name][ATTRIBUTES[name][chosen[name][row]]][0] for name in names}
             for row in range(len(images))
         ]
 
 
 def place(said: dict[str, str]) -> str:
+    """Write a context: "big, upright, in the middle, beach, sunset"."""
     return ", ".join(said[name] for name in ("size", "tilt", "position", "scene", "light"))
 
 
 def describe(read: dict[str, str]) -> str:
-    """A subject in full: `parse_description` reads it back."""
+    """Describe a subject with all its attributes; `parse_description` reads the text back."""
     return (
         f"a {read['colour']} {read['body']} critter with {read['belly']} belly, {read['headgear_colour']} "
         f"{read['headgear']}, {read['eyes']} eyes"
@@ -236,6 +244,7 @@ def describe(read: dict[str, str]) -> str:
 
 
 def parse_description(text: str) -> dict[str, str]:
+    """Undo `describe`: {attribute: value} of a subject."""
     who, details = text.removeprefix("a ").split(" critter with ")
     belly, headgear, eyes = details.split(", ")
     colour, _, kind = headgear.partition(" ")
@@ -248,8 +257,8 @@ def parse_description(text: str) -> dict[str, str]:
     }
 
 
-def shows_held_out_subject(verdict: VerdictRow) -> bool:
-    """Whether either panel seems to show a subject of the evaluation: such pairs are not learnt from."""
+def shows_held_out_subject(verdict: Verdict) -> bool:
+    """Tell whether either panel seems to show a subject of the evaluation; such pairs are kept out of training."""
     if not verdict.first_description:
         return False
     read = [parse_description(text) for text in (verdict.first_description, verdict.second_description)]
@@ -257,15 +266,26 @@ def shows_held_out_subject(verdict: VerdictRow) -> bool:
     return bool(held_out(subject_numbers(rows)).any())
 
 
+class HeldOutSubjects:
+    """Excludes pairs of evaluation subjects: `selection.exclude` for the verdicts of `ToyboxJudge`."""
+
+    judge = ToyboxJudge
+
+    def __call__(self, verdict: Verdict) -> bool:
+        """Tell whether a pair is excluded."""
+        return shows_held_out_subject(verdict)
+
+
 @torch.inference_mode()
 def measure(judge: ToyboxJudge, vae: AutoencoderKL, num: int = 2000) -> dict[str, Any]:
-    """Zero-shot accuracy by attribute on held-out subjects, drawn and through the VAE."""
+    """Measure the accuracy by attribute on held-out subjects, as drawn and through the VAE."""
     rng = np.random.default_rng((SEED, 99))
     drawn = draw_panels(rng, num, "held_out")
     return {name: accuracy(judge, panels) for name, panels in (("drawn", drawn), ("vae", through_vae(vae, drawn, rng)))}
 
 
 def accuracy(judge: ToyboxJudge, panels: Panels) -> dict[str, float]:
+    """Measure the share of panels whose attribute is read correctly, by attribute, and the mean of these shares."""
     features = torch.cat([judge.clip.encode_image(p * 2 - 1, normalize=True) for p in panels.pixels.split(256)])
     readings, truth = judge.readings(features), np.concatenate([panels.subjects, panels.contexts], axis=1).T
     result = {

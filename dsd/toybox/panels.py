@@ -1,4 +1,4 @@
-"""Panels as judges meet them: drawn, through the linear code, and through the VAE."""
+"""Panels for training the judge and the recogniser: as drawn, through the linear code, and through the VAE."""
 
 from dataclasses import dataclass
 
@@ -23,17 +23,19 @@ class Panels:
     contexts: np.ndarray  # (B, C)
 
     def __getitem__(self, rows: np.ndarray) -> "Panels":
+        """Take some panels."""
         return Panels(self.pixels[rows], self.subjects[rows], self.contexts[rows])
 
 
 def draw_panels(rng: np.random.Generator, num: int, split: str = "train") -> Panels:
+    """Draw random panels."""
     subjects, contexts = sample_subjects(rng, num, split), sample_contexts(rng, num)
     return Panels(render(subjects, contexts), subjects, contexts)
 
 
 @torch.inference_mode()
 def through_vae(vae: AutoencoderKL, panels: Panels, rng: np.random.Generator, noise: float = 0.1) -> Panels:
-    """Decoded again from a slightly noisy code: what a teacher's pictures look like."""
+    """Decode panels from a slightly noisy code, so that they look like a teacher's pictures."""
     decoded = []
     for pixels in panels.pixels.split(64):
         latents = code.encode(pixels * 2 - 1)
@@ -43,7 +45,7 @@ def through_vae(vae: AutoencoderKL, panels: Panels, rng: np.random.Generator, no
 
 
 class PanelStream:
-    """Training batches for judges; step n's is a function of (seed, n)."""
+    """Training batches; the batch of step n is a function of (seed, n)."""
 
     def __init__(self, vae: AutoencoderKL, seed: int) -> None:
         self.seed = seed
@@ -51,7 +53,7 @@ class PanelStream:
         self.pool = through_vae(vae, draw_panels(rng, POOL), rng)
 
     def batch(self, step: int, num: int) -> Panels:
-        """(num panels): a third from the pool, a sixth through the linear code, the rest drawn; with a little noise."""
+        """Make `num` panels: a third from the pool, a sixth through the linear code, the rest as drawn; with noise."""
         rng = np.random.default_rng((self.seed, step))
         fresh, pooled = draw_panels(rng, num - num // 3), self.pool[rng.integers(0, POOL, num // 3)]
         pixels = fresh.pixels

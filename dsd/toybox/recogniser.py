@@ -1,5 +1,8 @@
-"""The judge for evaluation: another architecture (timm's ConvNeXt), other data, one softmax an attribute. Used in
-`dsd.evaluate` and nowhere else, so that what is measured was never optimised for."""
+"""The recogniser of the toybox's measure: timm's ConvNeXt with one softmax for each attribute.
+
+It has another architecture and other training data than the judge, and only measures use it, so that no stage is
+optimised for what is measured.
+"""
 
 import json
 from collections.abc import Sequence
@@ -28,6 +31,7 @@ SIZES = [len(values) for values in ATTRIBUTES.values()]
 
 
 def build_recogniser() -> nn.Module:
+    """Make the untrained network."""
     return ConvNeXt(
         num_classes=sum(SIZES),
         depths=(1, 1, 2, 1),
@@ -39,6 +43,7 @@ def build_recogniser() -> nn.Module:
 
 
 def train_recogniser(folder: Path, out: Path, num_steps: int = 2000, lr: float = 2e-3, device: str = "cpu") -> None:
+    """Train the recogniser and write it to `out`/recogniser; `folder` holds checkpoints."""
     torch.manual_seed(SEED)
     network = build_recogniser().to(device)
     vae = AutoencoderKL.from_pretrained(out / "teacher" / "vae").eval()
@@ -62,7 +67,7 @@ def train_recogniser(folder: Path, out: Path, num_steps: int = 2000, lr: float =
 
 
 class Recogniser:
-    """Reads every attribute of the world off panels."""
+    """Read every attribute of the world off panels."""
 
     def __init__(self, path: str = "pkg://dsd.toybox/weights/recogniser", device: str = "auto") -> None:
         self.device = to_device(device)
@@ -74,12 +79,12 @@ class Recogniser:
 
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> dict[str, Tensor]:
-        """(B, 3, 64, 64) in [0, 1] -> {attribute: (B, K)}."""
+        """Compute the probabilities of each attribute's values: (B, 3, 64, 64) in [0, 1] -> {attribute: (B, K)}."""
         logits = torch.cat([self.network(part.to(self.device) * 2 - 1) for part in pixels.split(256)])
         return {name: part.softmax(-1) for name, part in zip(ATTRIBUTES, logits.split(SIZES, dim=-1), strict=True)}
 
     def read(self, images: Sequence[Image.Image]) -> list[dict[str, str]]:
-        """{attribute: value} of each panel; panels of another size are resized to the world's."""
+        """Read {attribute: value} off each panel; panels of another size are resized first."""
         if not images:
             return []
         pixels = [pil_to_tensor(i.convert("RGB").resize((64, 64))) for i in images]
@@ -88,13 +93,14 @@ class Recogniser:
 
 
 def measure(recogniser: Recogniser, vae: AutoencoderKL, num: int = 2000) -> dict[str, Any]:
-    """Accuracy by attribute on held-out subjects, drawn and through the VAE."""
+    """Measure the accuracy by attribute on held-out subjects, as drawn and through the VAE."""
     rng = np.random.default_rng((SEED, 99))
     drawn = draw_panels(rng, num, "held_out")
     return {name: accuracy(recogniser, p) for name, p in (("drawn", drawn), ("vae", through_vae(vae, drawn, rng)))}
 
 
 def accuracy(recogniser: Recogniser, panels: Panels) -> dict[str, float]:
+    """Measure the share of panels whose attribute is read correctly, by attribute, and the mean of these shares."""
     found, truth = recogniser.probabilities(panels.pixels), np.concatenate([panels.subjects, panels.contexts], axis=1).T
     result = {
         name: round(float((found[name].argmax(-1).cpu().numpy() == row).mean()), 4)

@@ -1,7 +1,8 @@
-"""The teacher: a small FLUX trained to draw single panels, diptychs and 2x2 sheets from their prompts.
+"""The teacher: a small FLUX trained to draw single panels, diptychs and 2x2 grids from their prompts.
 
-Nobody tells it what the unnamed attributes of a "same" sheet are; like FLUX.1-dev, it keeps a subject across panels
-only as well as attention between them taught it. That is the in-context consistency that the method distils.
+Its prompts do not say what the unnamed attributes of a "same" grid are. Like FLUX.1-dev, it keeps a subject across
+panels only as well as it has learnt to by attention between them. This in-context consistency is what the method
+distils.
 """
 
 from pathlib import Path
@@ -13,20 +14,21 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
+from dsd.models.canvas import grid_ids, pack
+from dsd.models.student import flux_velocity
 from dsd.toybox import code
 from dsd.toybox.fit import fit
-from dsd.toybox.sheets import LAYOUTS, sample_sheets
+from dsd.toybox.samples import LAYOUTS, sample_grids
 from dsd.toybox.text import build_tokenizers, tokenize
 
 SEED = 3
 TEXT_DROPOUT = 0.1
-# In this share of "same" sheets one panel is given, clean, and the others are to be drawn beside it. FLUX.1-dev can
-# do so without having been taught (Diptych Prompting, arXiv 2411.15466); a model this small learns from it where to
-# look.
+# In this share of "same" grids one panel is given without noise, and the others are drawn beside it. FLUX.1-dev can do
+# so without training (Diptych Prompting, arXiv 2411.15466); a network this small learns from it where to look.
 GIVEN = 0.5
 TOKENS = 4  # along a panel's side
-SHIFT = 2.0  # more time at high noise, where a sheet's panels settle what they share
-# A step draws, in turn: (layout, relation, batch). The student's canvas is a diptych, the data engine's a 2x2 sheet.
+SHIFT = 2.0  # more steps at high noise, where the panels of a grid settle what they share
+# Steps take these in turn: (layout, relation, batch). The student's canvas is a diptych, the grid of dsd-data-gen 2x2.
 SAME_PAIR, SAME_FOUR = ("1x2", "same", 32), ("2x2", "same", 16)
 LESSONS = (
     *(SAME_PAIR, SAME_PAIR, SAME_FOUR, SAME_PAIR, ("1x2", "different", 24)),
@@ -37,7 +39,7 @@ LESSONS = (
 
 
 def build_transformer() -> FluxTransformer2DModel:
-    """FLUX.1's architecture: 3 double and 6 single blocks, 4 heads of 32, guidance embedding."""
+    """Make an untrained FLUX.1: 3 double and 6 single blocks, 4 heads of 32, guidance embedding."""
     return FluxTransformer2DModel(
         in_channels=64,
         num_layers=3,
@@ -52,12 +54,12 @@ def build_transformer() -> FluxTransformer2DModel:
 
 
 def build_pipeline(folder: Path, transformer: FluxTransformer2DModel) -> FluxPipeline:
-    """Around a transformer, the parts that were trained before it and lie in `folder`."""
+    """Make a pipeline of a transformer and the parts in `folder`, which were trained before it."""
     scheduler = FlowMatchEulerDiscreteScheduler(
         shift=3.0, use_dynamic_shifting=True, base_image_seq_len=16, max_image_seq_len=64, base_shift=0.6, max_shift=0.8
     )
     vae = AutoencoderKL.from_pretrained(folder / "vae")
-    vae.register_to_config(_name_or_path="")  # or this machine's path would be saved with it
+    vae.register_to_config(_name_or_path="")  # otherwise this machine's path would be saved with it
     return FluxPipeline(
         scheduler,
         vae,
@@ -72,6 +74,7 @@ def build_pipeline(folder: Path, transformer: FluxTransformer2DModel) -> FluxPip
 def train_teacher(
     folder: Path, out: Path, num_steps: int = 12000, lr: float = 1.2e-3, device: str = "cpu", compiled: bool = True
 ) -> None:
+    """Train the transformer and write the whole pipeline to `out`/teacher; `folder` holds checkpoints."""
     torch.manual_seed(SEED)
     transformer = build_transformer().to(device)
     clip = CLIPTextModel.from_pretrained(out / "teacher" / "text_encoder").to(device)
@@ -82,32 +85,25 @@ def train_teacher(
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         layout, relation, num = LESSONS[step % len(LESSONS)]
         rng, generator = np.random.default_rng((SEED, step)), torch.Generator().manual_seed(SEED * 10**9 + step)
-        sheets = sample_sheets(rng, num, layout, relation)
-        prompts = ["" if rng.random() < TEXT_DROPOUT else prompt for prompt in sheets.prompts(rng)]
-        latents = code.encode(sheets.pixels() * 2 - 1)
-        b, c, h, w = latents.shape
-        latents = FluxPipeline._pack_latents(latents, b, c, h, w)
+        grids = sample_grids(rng, num, layout, relation)
+        prompts = ["" if rng.random() < TEXT_DROPOUT else prompt for prompt in grids.prompts(rng)]
+        latents = code.encode(grids.pixels() * 2 - 1)
+        rows, columns = (size // 2 for size in latents.shape[-2:])
+        latents = pack(latents)
         noise = torch.randn(latents.shape, generator=generator)
-        sigmas = torch.randn(b, generator=generator).sigmoid()
+        sigmas = torch.randn(num, generator=generator).sigmoid()
         sigmas = SHIFT * sigmas / (1 + (SHIFT - 1) * sigmas)
-        guidance = 1 + 4 * torch.rand(b, generator=generator)  # any: nothing was distilled into it
-        given = given_tokens(generator, b, layout) if relation == "same" else torch.zeros(b, latents.shape[1]).bool()
+        guidance = 1 + 4 * torch.rand(num, generator=generator)  # any value, since no guidance is distilled
+        given = given_tokens(generator, num, layout) if relation == "same" else torch.zeros(latents.shape[:2]).bool()
         given = given[..., None].to(device)
         latents, noise, sigmas, guidance = (t.to(device) for t in (latents, noise, sigmas, guidance))
         with torch.no_grad():
             clip_ids, t5_ids = tokenize(*tokenizers, prompts)
             pooled = clip(clip_ids.to(device)).pooler_output
             words = t5(t5_ids.to(device)).last_hidden_state
-        velocity = forward(
-            hidden_states=torch.where(given, latents, torch.lerp(latents, noise, sigmas[:, None, None])),
-            timestep=sigmas,
-            guidance=guidance,
-            pooled_projections=pooled,
-            encoder_hidden_states=words,
-            txt_ids=words.new_zeros(words.shape[1], 3),
-            img_ids=FluxPipeline._prepare_latent_image_ids(b, h // 2, w // 2, latents.device, latents.dtype),
-            return_dict=False,
-        )[0]
+        noisy_latents = torch.where(given, latents, torch.lerp(latents, noise, sigmas[:, None, None]))
+        ids = grid_ids(rows, columns, latents.device, latents.dtype)
+        velocity = flux_velocity(forward, noisy_latents, sigmas, words, pooled, ids, guidance)
         error = F.mse_loss(velocity, noise - latents, reduction="none")
         loss = error.masked_fill(given, 0).sum() / (~given).sum() / latents.shape[-1]
         return loss, {"panels": torch.tensor(num * np.prod(LAYOUTS[layout]))}
@@ -117,7 +113,7 @@ def train_teacher(
 
 
 def given_tokens(generator: torch.Generator, num: int, layout: str) -> Tensor:
-    """(num, L): true where a token belongs to the panel that a sheet is given, if it is given one."""
+    """Choose the given panel of some grids: (num, L), true where a token belongs to it."""
     rows, columns = LAYOUTS[layout]
     panels = torch.arange(rows * columns).view(rows, columns)
     panels = panels.repeat_interleave(TOKENS, 0).repeat_interleave(TOKENS, 1).flatten()

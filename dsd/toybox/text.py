@@ -1,4 +1,4 @@
-"""Tokenizers and text encoders of the toybox: FLUX's classes over the vocabulary of the grammar, taught to read it."""
+"""Tokenizers and text encoders of the toybox: FLUX's classes with the vocabulary of the grammar, trained to read it."""
 
 import json
 import re
@@ -12,35 +12,35 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from dsd.toybox import captions
+from dsd.toybox import grammar
 from dsd.toybox.fit import fit
-from dsd.toybox.sheets import sample_sheets
+from dsd.toybox.samples import sample_grids
 from dsd.toybox.world import NAMED
 
 SEED = 2
 PANELS = 4
 RELATIONS = ("same", "same", "different", "relight")
-VALUES = [(name, pattern) for name, finder in captions.FINDERS.items() for pattern in finder.values()]
+VALUES = [(name, pattern) for name, finder in grammar.FINDERS.items() for pattern in finder.values()]
 
-MAX_SEQUENCE_LENGTH = 56  # the longest sheet prompt has 55 tokens
+MAX_SEQUENCE_LENGTH = 56  # the longest grid prompt has 55 tokens
 
 
 def corpus() -> list[str]:
-    """Every word of the grammar, once a line, whatever the world's odds are."""
-    phrases = [phrase for values in captions.WORDINGS.values() for wordings in values.values() for phrase in wordings]
+    """List every phrase of the grammar once, so that the world's odds do not matter."""
+    phrases = [phrase for values in grammar.WORDINGS.values() for wordings in values.values() for phrase in wordings]
     heads = [
         "two four panels of the same critter.",
         "of different critters.",
         "of the same picture of a, only the light changes.",
     ]
-    tags = [tag for pair in captions.TAGS.values() for tag in pair]
-    return [*phrases, *captions.NOUNS, *heads, *tags, "a b, c: d."]
+    tags = [tag for pair in grammar.TAGS.values() for tag in pair]
+    return [*phrases, *grammar.NOUNS, *heads, *tags, "a b, c: d."]
 
 
 def train_clip_tokenizer(texts: list[str], vocab_size: int = 1024) -> CLIPTokenizer:
-    """CLIP's byte-pair encoding, learnt from these texts; any other text still has a spelling."""
+    """Train CLIP's byte-pair encoding on these texts; any other text can still be spelt."""
     start, end = "<|startoftext|>", "<|endoftext|>"
-    splitter = CLIPTokenizer().backend_tokenizer  # lends its normaliser and its way of splitting words
+    splitter = CLIPTokenizer().backend_tokenizer  # has the normaliser and the way of splitting words
     learner = Tokenizer(models.BPE(unk_token=end, end_of_word_suffix="</w>"))
     learner.normalizer, learner.pre_tokenizer = splitter.normalizer, splitter.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -54,14 +54,14 @@ def train_clip_tokenizer(texts: list[str], vocab_size: int = 1024) -> CLIPTokeni
     learner.train_from_iterator(texts, trainer)
     learnt = json.loads(learner.to_str())["model"]
     vocab = learnt["vocab"]
-    for character in alphabet:  # any letter may end a word
+    for character in alphabet:  # any letter can end a word
         vocab.setdefault(character + "</w>", len(vocab))
     merges = [tuple(merge) for merge in learnt["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
 
 
 def build_tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
-    """CLIP's learnt from the corpus; for T5 a unigram model in which every word of the grammar is one piece."""
+    """Make CLIP's tokenizer from the corpus; T5's is a unigram model with one piece for each word of the grammar."""
     texts = corpus()
     pieces = sorted({piece for text in texts for piece in re.findall(r"[^\s,.:]+|[,.:]", text)})
     words = [(piece if piece in ",.:" else "▁" + piece, -3.0) for piece in pieces]
@@ -72,7 +72,7 @@ def build_tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
 
 
 def build_text_encoders(clip: CLIPTokenizer, t5: T5Tokenizer) -> tuple[CLIPTextModel, T5EncoderModel]:
-    """CLIP of one layer, T5 of two, untrained."""
+    """Make the untrained encoders: a CLIP of one layer and a T5 of two."""
     clip_config = CLIPTextConfig(
         vocab_size=len(clip),
         hidden_size=64,
@@ -106,14 +106,15 @@ def build_text_encoders(clip: CLIPTokenizer, t5: T5Tokenizer) -> tuple[CLIPTextM
 
 @torch.no_grad()
 def look_left(encoder: T5EncoderModel) -> None:
-    """Begin T5's relative position bias as ALiBi-like slopes: two heads favour near words on the left, one near words.
+    """Initialise T5's relative position bias as slopes, like ALiBi's.
 
-    A word's panel is the last tag on its left; from T5's own start, a bias near zero, that is found late.
+    Two heads favour near words on the left, one favours near words on both sides. The last tag on the left of a word
+    tells its panel. From T5's own initial bias, near zero, training finds this late.
     """
     table = encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight  # (32 buckets, 4 heads)
     half = len(table) // 2
     distance = torch.arange(half).float()
-    far = distance >= half // 2  # buckets of single distances first, then ever wider ones up to 128
+    far = distance >= half // 2  # buckets hold single distances first, then wider and wider ranges up to 128
     distance[far] = half / 2 * (128 / (half / 2)) ** ((distance[far] - half // 2) / (half // 2))
     left, right = table[:half], table[half:]
     for head, slope in ((0, 0.3), (1, 0.15)):
@@ -122,10 +123,11 @@ def look_left(encoder: T5EncoderModel) -> None:
 
 
 class Reading(nn.Module):
-    """What the text encoders are taught before the teacher sees them, as FLUX's were taught language.
+    """The task on which the text encoders are trained before the teacher, as FLUX's were trained on language.
 
-    T5: which value each word says and of which panel. CLIP, which sees a prompt as one vector: who is in it.
-    FLUX gives text tokens no positions, so only T5 can tell the transformer which panel a word speaks of.
+    T5 learns which value each word names, and for which panel. CLIP, which turns a prompt into one vector, learns which
+    subject the prompt names. FLUX gives text tokens no positions, so only T5 can tell the transformer which panel a
+    word belongs to.
     """
 
     def __init__(self, clip: CLIPTextModel, t5: T5EncoderModel) -> None:
@@ -136,9 +138,9 @@ class Reading(nn.Module):
         self.who = nn.Linear(clip.config.hidden_size, len(VALUES))
 
     def forward(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits: panel (B, T, 5), value (B, T, V + 1), named values present (B, V).
+        """Compute the logits of the panel (B, T, 5), of the value (B, T, V + 1), and of the values present (B, V).
 
-        The classes' directions have unit length, so what is read must be loud in the embedding, too.
+        The weights of a class have unit length, so the embedding itself must show the answer clearly.
         """
         hidden, pooled = self.t5(t5_ids).last_hidden_state, self.clip(clip_ids).pooler_output
         return (
@@ -149,7 +151,7 @@ class Reading(nn.Module):
 
 
 def labels(prompt: str, offsets: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """For every token at `offsets` of the prompt: its panel (0: all of them) and its value (0: none)."""
+    """Label every token at `offsets` of the prompt by its panel (0: all of them) and its value (0: none)."""
     tags = [match.start() for match in re.finditer(r"\[", prompt)]
     said = [0] * len(prompt)
     for number, (_, pattern) in enumerate(VALUES, start=1):
@@ -160,6 +162,7 @@ def labels(prompt: str, offsets: Sequence[tuple[int, int]]) -> tuple[list[int], 
 
 
 def train_text(folder: Path, out: Path, num_steps: int = 1200, lr: float = 2e-3, device: str = "cpu") -> None:
+    """Train both encoders and write them with their tokenizers to `out`/teacher; `folder` holds checkpoints."""
     torch.manual_seed(SEED)
     clip, t5 = build_tokenizers()
     reading = Reading(*build_text_encoders(clip, t5)).to(device)
@@ -168,7 +171,7 @@ def train_text(folder: Path, out: Path, num_steps: int = 1200, lr: float = 2e-3,
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         rng = np.random.default_rng((SEED, step))
         layout = ("1x1", "1x2", "2x2", "2x2")[step % 4]
-        prompts = [sample_sheets(rng, 1, layout, str(rng.choice(RELATIONS))).prompts(rng)[0] for _ in range(64)]
+        prompts = [sample_grids(rng, 1, layout, str(rng.choice(RELATIONS))).prompts(rng)[0] for _ in range(64)]
         clip_ids, t5_ids = tokenize(clip, t5, prompts)
         offsets = t5(prompts, padding="max_length", max_length=MAX_SEQUENCE_LENGTH, return_offsets_mapping=True)
         panels, values = torch.tensor(
@@ -194,7 +197,7 @@ def train_text(folder: Path, out: Path, num_steps: int = 1200, lr: float = 2e-3,
 
 
 def tokenize(clip: CLIPTokenizer, t5: T5Tokenizer, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Ids as `FluxPipeline` makes them: CLIP's (B, 77), T5's (B, 56)."""
+    """Convert prompts to ids as `FluxPipeline` does: CLIP's (B, 77), T5's (B, 56)."""
     short = clip(list(prompts), padding="max_length", truncation=True, max_length=77, return_tensors="pt")
     long = t5(list(prompts), padding="max_length", truncation=True, max_length=MAX_SEQUENCE_LENGTH, return_tensors="pt")
     return short.input_ids, long.input_ids

@@ -1,8 +1,8 @@
 """The toybox: a small world of critters in which identity can be measured.
 
-A *subject* is a critter. A prompt names its colour and body; its belly, headgear, headgear colour and eyes are never
-written in a prompt, so only a picture carries them. A *context* is everything that may change from picture to picture.
-Both are rows of integers, one index per attribute in the order of `SUBJECT` and `CONTEXT`.
+A *subject* is a critter. A prompt names its colour and body. No prompt names its belly, headgear, headgear colour and
+eyes, so only a picture shows them. A *context* is everything that may change from picture to picture. Both are rows of
+integers, one index per attribute in the order of `SUBJECT` and `CONTEXT`.
 
 Shapes: B batch, S = len(SUBJECT), C = len(CONTEXT).
 """
@@ -41,8 +41,8 @@ CONTEXT: Final = {
     "tilt": ("upright", "leaning left", "leaning right"),
     "light": ("day", "sunset", "night"),
 }
-# Most pictures stand upright and show daylight, the values that a caption may leave out: copying a colour from one
-# light into another is the hardest thing in this world. The latent space (`code.py`) follows from these odds.
+# Most critters stand upright by day, the values that a caption may leave out, because copying a colour from one light
+# into another is the hardest task in this world. The latent space (`code.py`) depends on these odds.
 CONTEXT_WEIGHTS: Final = {"tilt": (0.7, 0.15, 0.15), "light": (0.7, 0.15, 0.15)}
 
 NUM_SUBJECTS: Final = math.prod(map(len, SUBJECT.values()))
@@ -51,38 +51,38 @@ ATTRIBUTES: Final = SUBJECT | CONTEXT
 
 
 def subject_rows(ids: np.ndarray) -> np.ndarray:
-    """Subject numbers (B,) in [0, NUM_SUBJECTS) -> attribute indices (B, S)."""
+    """Convert subject numbers (B,) in [0, NUM_SUBJECTS) to attribute indices (B, S)."""
     return np.stack(np.unravel_index(ids, [len(values) for values in SUBJECT.values()]), axis=-1)
 
 
 def subject_numbers(rows: np.ndarray) -> np.ndarray:
-    """The inverse of `subject_rows`: (B, S) -> (B,)."""
+    """Undo `subject_rows`: attribute indices (B, S) -> subject numbers (B,)."""
     return np.ravel_multi_index(tuple(np.asarray(rows).T), [len(values) for values in SUBJECT.values()])
 
 
 def held_out(ids: np.ndarray) -> np.ndarray:
-    """(B,) -> (B,) bool. A tenth of all subjects, spread evenly over every attribute; no model is trained on them."""
+    """Tell which subjects are held out, (B,) -> (B,) bool: a tenth, spread evenly; nothing is trained on them."""
     mixed = np.asarray(ids, np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
     return (mixed >> np.uint64(7)) % np.uint64(HELD_OUT_EVERY) == 0
 
 
 def subject_ids(split: str) -> np.ndarray:
-    """All subject numbers of `"train"` or `"held_out"`, ascending."""
+    """List the subject numbers of "train" or "held_out", ascending."""
     ids = np.arange(NUM_SUBJECTS)
     return ids[held_out(ids) == (split == "held_out")]
 
 
 def sample_subjects(rng: np.random.Generator, num: int, split: str = "train") -> np.ndarray:
-    """(num, S) attribute indices, uniform over the split."""
+    """Sample attribute indices (num, S), uniformly over the split."""
     return subject_rows(rng.choice(subject_ids(split), num))
 
 
 def sample_contexts(rng: np.random.Generator, num: int) -> np.ndarray:
-    """(num, C) attribute indices."""
+    """Sample attribute indices (num, C)."""
     columns = [rng.choice(len(values), num, p=CONTEXT_WEIGHTS.get(name)) for name, values in CONTEXT.items()]
     return np.stack(columns, axis=-1)
 
 
 def words(row: np.ndarray, attributes: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """One row of indices -> {attribute: word}."""
+    """Convert one row of indices to {attribute: word}."""
     return {name: values[int(index)] for (name, values), index in zip(attributes.items(), row, strict=True)}

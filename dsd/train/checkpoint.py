@@ -1,6 +1,6 @@
-"""What must survive a kill: the trainable tensors whole and by name, their optimiser state, EMA, and the step.
+"""Save and load what must survive a kill: the trained tensors whole and by name, optimiser state, EMA, and the step.
 
-Randomness follows from the step. Nothing in it depends on how many processes there were, or how they shared the work.
+Randomness follows from the step. A checkpoint does not depend on the number of processes or on the launcher.
 """
 
 import json
@@ -25,23 +25,23 @@ class TrainState:
     """Where a run stands."""
 
     step: int = 0  # optimiser steps done
-    best: float | None = None  # of the chosen metric, and at which step
+    best: float | None = None  # value of the chosen metric, and its step
     best_step: int | None = None
     ema: dict[str, Tensor] = field(default_factory=dict)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """List whole checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
 def gather(parameters: Mapping[str, nn.Parameter], strategy: Strategy) -> dict[str, Tensor]:
-    """Whole trainable tensors on the CPU. Every process calls it."""
+    """Gather whole trained tensors on the CPU. Every process calls it."""
     return {name: strategy.read(p).to("cpu", copy=True).contiguous() for name, p in parameters.items()}
 
 
 def gather_states(parameters: Mapping[str, nn.Parameter], strategy: Strategy) -> dict[str, dict[str, Any]]:
-    """The optimiser's state of every parameter. Every process calls it."""
+    """Gather the optimiser's state of every parameter on the CPU. Every process calls it."""
     states = {name: strategy.read_state(parameter) for name, parameter in parameters.items()}
     return {
         name: {key: value.to("cpu", copy=True) if isinstance(value, Tensor) else value for key, value in state.items()}
@@ -76,7 +76,7 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, state: TrainState, parameters: Mapping[str, nn.Parameter], optimizer: Any, strategy: Strategy
 ) -> bool:
-    """Continue from the newest checkpoint; False when there is none. UserError where it is of another model."""
+    """Load the newest checkpoint; False where there is none. UserError where it does not fit the parameters."""
     found = checkpoints(folder)
     if not found:
         return False
@@ -88,7 +88,7 @@ def load_checkpoint(
         stood = json.loads((path / "state.json").read_text(encoding="utf-8"))
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise UserError(f"{path}: not a whole checkpoint ({error}); delete it to go on from the one before") from error
-    shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in parameters.items()}
+    shapes = {name: tuple(strategy.shape(p)) for name, p in parameters.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
         raise UserError(f"{path}: a checkpoint of another base or adapter; choose another output_dir=, or delete it")
     for name, parameter in parameters.items():
@@ -102,7 +102,7 @@ def load_checkpoint(
 
 
 def group_settings(optimizer: Any) -> list[dict[str, Any]]:
-    """What an optimiser keeps for all parameters together: numbers such as Prodigy's estimate of the rate."""
+    """List the numbers that an optimiser keeps for all parameters together, such as Prodigy's estimate of the rate."""
     return [
         {name: value for name, value in group.items() if isinstance(value, (int, float, bool, str))}
         for group in optimizer.param_groups

@@ -1,18 +1,17 @@
-"""How processes share the work: configs/launcher/*.yaml. Start them with torchrun (or accelerate launch, or srun).
-
-Each is a function `(Share, device) -> Sharing`.
-"""
+"""How processes share the work: configs/launcher/*.yaml. torchrun (or accelerate launch, or srun) starts them."""
 
 import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+from dsd.errors import UserError
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -26,69 +25,122 @@ class Share:
     max_grad_norm: float
 
 
+class Launcher(Protocol):
+    """Divides a transformer and its optimiser among the processes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs_torchrun(self) -> bool:
+        """Whether it works only in a process that torchrun or the like has started."""
+        ...
+
+    def accelerator(self, share: Share, device: str) -> dict[str, Any]:
+        """Make the arguments of the Accelerator."""
+        ...
+
+    def divide(
+        self, accelerator: Accelerator, transformer: Any, make_optimizer: MakeOptimizer
+    ) -> tuple[nn.Module, Any]:
+        """Divide the transformer and its optimiser; return both as the accelerator prepared them."""
+        ...
+
+
 @dataclass(frozen=True)
-class Sharing:
-    """What an Accelerator is told, and how the student and its optimiser are divided among the processes."""
+class Ddp:
+    """Every process holds the whole transformer; also for a single process."""
 
-    accelerator: dict[str, Any]
-    divide: Callable[[Accelerator, nn.Module, MakeOptimizer], tuple[nn.Module, Any]]
+    name: str = "ddp"
+    needs_torchrun: bool = False
 
+    def accelerator(self, share: Share, device: str) -> dict[str, Any]:
+        return common_arguments(share, device)
 
-def ddp(share: Share, device: str) -> Sharing:
-    """Every process holds the whole model; also for a single one."""
-    return Sharing(_accelerator(share, device), _prepare)
-
-
-def zero(share: Share, device: str, stage: int, offload: str = "none") -> Sharing:
-    """DeepSpeed: optimiser state and gradients divided (stage 2), parameters as well (3); `offload`: none, cpu."""
-    settings = {
-        "train_micro_batch_size_per_gpu": share.micro_batch,
-        "gradient_accumulation_steps": share.accumulation,
-        "gradient_clipping": share.max_grad_norm,
-        "zero_optimization": {
-            "stage": stage,
-            "offload_optimizer": {"device": offload},
-            "offload_param": {"device": offload if stage == 3 else "none"},
-        },
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,  # the optimiser is the config's, wherever its state is
-    }
-    known = _accelerator(share, device)
-    plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=False)  # encoders are read as they are
-    # said without need, cpu= turns DeepSpeed off
-    return Sharing({**known, "deepspeed_plugin": plugin, "cpu": False}, _prepare)
+    def divide(
+        self, accelerator: Accelerator, transformer: Any, make_optimizer: MakeOptimizer
+    ) -> tuple[nn.Module, Any]:
+        return accelerator.prepare(transformer, make_optimizer(transformer))
 
 
-def fsdp2(share: Share, device: str, reshard_after_forward: bool = True, cpu_offload: bool = False) -> Sharing:
-    """PyTorch's own `fully_shard`: parameters, gradients and optimiser state divided, gathered a block at a time.
+@dataclass(frozen=True)
+class Zero:
+    """DeepSpeed: optimiser state and gradients are divided (stage 2), parameters as well (stage 3)."""
 
-    Called here and not by accelerate, whose plugin does so on GPUs alone.
+    stage: int
+    offload: str = "none"  # or cpu
+    needs_torchrun: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"zero{self.stage}"
+
+    def accelerator(self, share: Share, device: str) -> dict[str, Any]:
+        settings = {
+            "train_micro_batch_size_per_gpu": share.micro_batch,
+            "gradient_accumulation_steps": share.accumulation,
+            "gradient_clipping": share.max_grad_norm,
+            "zero_optimization": {
+                "stage": self.stage,
+                "offload_optimizer": {"device": self.offload},
+                "offload_param": {"device": self.offload if self.stage == 3 else "none"},
+            },
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,  # the config's optimiser is used wherever its state is
+        }
+        plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=False)  # encoders are loaded undivided
+        # cpu=True would disable DeepSpeed; it runs on the CPU all the same, by DS_ACCELERATOR
+        return {**common_arguments(share, device), "deepspeed_plugin": plugin, "cpu": False}
+
+    def divide(
+        self, accelerator: Accelerator, transformer: Any, make_optimizer: MakeOptimizer
+    ) -> tuple[nn.Module, Any]:
+        return accelerator.prepare(transformer, make_optimizer(transformer))
+
+
+@dataclass(frozen=True)
+class Fsdp2:
+    """PyTorch's `fully_shard`: parameters, gradients and optimiser state are divided and gathered block by block.
+
+    It is called here and not by accelerate, whose plugin works on GPUs alone.
     """
 
-    def divide(accelerator: Accelerator, student: Any, make_optimizer: MakeOptimizer) -> tuple[nn.Module, Any]:
+    reshard_after_forward: bool = True
+    cpu_offload: bool = False
+    name: str = "fsdp2"
+    needs_torchrun: bool = True
+
+    def accelerator(self, share: Share, device: str) -> dict[str, Any]:
+        return common_arguments(share, device)
+
+    def divide(
+        self, accelerator: Accelerator, transformer: Any, make_optimizer: MakeOptimizer
+    ) -> tuple[nn.Module, Any]:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
         policy: dict[str, Any] = {
             "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None),
-            "offload_policy": CPUOffloadPolicy() if cpu_offload else OffloadPolicy(),
+            "offload_policy": CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
             "mesh": torch.distributed.init_device_mesh(accelerator.device.type, (accelerator.num_processes,)),
         }
-        student.to(accelerator.device)
-        # FLUX's single blocks return views, in place of which nothing is written
+        transformer.to(accelerator.device)
+        # FLUX's single blocks return views, but nothing modifies them in place
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module", category=UserWarning)
-        for block in (*student.transformer_blocks, *student.single_transformer_blocks):
-            fully_shard(block, reshard_after_forward=reshard_after_forward, **policy)
-        fully_shard(student, **policy)
-        return student, accelerator.prepare_optimizer(make_optimizer(student))
-
-    return Sharing(_accelerator(share, device), divide)
+        for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+            fully_shard(block, reshard_after_forward=self.reshard_after_forward, **policy)
+        fully_shard(transformer, **policy)
+        return transformer, accelerator.prepare_optimizer(make_optimizer(transformer))
 
 
-def _prepare(accelerator: Accelerator, student: nn.Module, make_optimizer: MakeOptimizer) -> tuple[nn.Module, Any]:
-    return accelerator.prepare(student, make_optimizer(student))
+def refuse_alone(launcher: Launcher) -> None:
+    """Raise UserError where a launcher needs torchrun and this process was started without it."""
+    if launcher.needs_torchrun and "RANK" not in os.environ:
+        raise UserError(f"launcher={launcher.name} divides the work of several processes; start them with torchrun")
 
 
-def _accelerator(share: Share, device: str) -> dict[str, Any]:
-    os.environ.setdefault("DS_ACCELERATOR", "cpu" if device == "cpu" else "cuda")  # else DeepSpeed guesses, aloud
+def common_arguments(share: Share, device: str) -> dict[str, Any]:
+    """Make the arguments of the Accelerator that all launchers have."""
+    # otherwise DeepSpeed infers the device and logs a warning
+    os.environ.setdefault("DS_ACCELERATOR", "cpu" if device == "cpu" else "cuda")
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     handlers: list[Any] = [InitProcessGroupKwargs(backend="gloo")] if device == "cpu" and several else []
     return {"gradient_accumulation_steps": share.accumulation, "kwargs_handlers": handlers, "cpu": device == "cpu"}

@@ -1,7 +1,7 @@
-"""Optimisers of packages that are not always there; any other is named by its own class in configs/optimizer/."""
+"""Optimisers of packages that need not be installed. Any other is named by its class in configs/optimizer/."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,13 +11,21 @@ from dsd.errors import UserError
 
 
 def adamw8bit(params: Iterable[nn.Parameter], lr: float, **settings: Any) -> torch.optim.Optimizer:
-    """bitsandbytes' AdamW with 8-bit states, a quarter of the memory (arXiv 2110.02861)."""
+    """Make bitsandbytes' AdamW with 8-bit states, a quarter of the memory (arXiv 2110.02861)."""
     return _package("bitsandbytes", "optimizer=adamw8bit").optim.AdamW8bit(params, lr=lr, **settings)
 
 
 def prodigy(params: Iterable[nn.Parameter], lr: float, **settings: Any) -> torch.optim.Optimizer:
-    """Finds the rate by itself (arXiv 2306.06101)."""
+    """Make Prodigy, which finds the learning rate by itself (arXiv 2306.06101)."""
     return _package("prodigyopt", "optimizer=prodigy").Prodigy(params, lr=lr, **settings)
+
+
+def refuse_optimizer(make: Callable[..., torch.optim.Optimizer], learning_rate: float) -> None:
+    """Raise UserError where an optimiser's package is missing or refuses its settings."""
+    try:
+        make([nn.Parameter(torch.zeros(1))], lr=learning_rate)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer: {error}") from error
 
 
 def _package(name: str, setting: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a training leaves: one adapter file, or the folder of a transformer that was trained as a whole."""
+"""Write the trained student: one adapter file, or the folder of a transformer that was trained as a whole."""
 
 import shutil
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from dsd.files import atomic
-from dsd.models.adapter import ADAPTER, adapter_state, read_adapter, save_adapter, stacked
+from dsd.models.adapter import adapter_state, stacked
+from dsd.models.adapter_file import ADAPTER, read_adapter, save_adapter
 from dsd.models.conditional import SHARD
 
 
@@ -22,10 +23,10 @@ def save_student(
     metadata: dict[str, Any],
     init: str | None = None,
 ) -> None:
-    """`trained` are tensors by their parameters' names; `metadata` is the adapter's; `init`: what it began from."""
+    """Write tensors by their parameters' names; `metadata` is the adapter's, `init` the adapter that it began from."""
     if metadata["lora"]["rank"]:
         state, lora = adapter_state(trained), metadata["lora"]
-        if init is not None:  # one file that is both stages
+        if init is not None:  # the file holds both stages
             before, told = read_adapter(init)
             state, lora = stacked(before, told["lora"], state, lora)
         save_adapter(folder / ADAPTER, state, {**metadata, "lora": lora})
@@ -35,12 +36,12 @@ def save_student(
         temporary.mkdir()
         save_torch_state_dict(joined(dict(trained)), temporary, filename_pattern=SHARD)
         student.save_config(temporary)
-        if path.exists():  # a best that is surpassed; its like is drawn again if a kill comes here
+        if path.exists():  # a surpassed best; if the process is killed here, it is written again on resume
             shutil.rmtree(path)
 
 
 def joined(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The two halves of the embedder as the one Linear that inference has."""
+    """Join the two halves of the embedder to the one Linear that inference has."""
     parts = {name: tensors.pop(f"x_embedder.{name}") for name in
              ("x_embedder.weight", "c_embedder.weight", "x_embedder.bias", "c_embedder.bias")}  # fmt: skip
     tensors["x_embedder.weight"] = torch.cat([parts["x_embedder.weight"], parts["c_embedder.weight"]], dim=1)

@@ -1,4 +1,4 @@
-"""Told to stop, all ranks stop after the same step."""
+"""Stop all ranks after the same step when one of them is told to."""
 
 import signal
 from types import FrameType
@@ -10,17 +10,18 @@ from dsd.train.checkpoint import TrainState
 
 
 class Stopping:
-    """Whether some rank has had SIGTERM or SIGUSR1: `stopping()`, asked by every rank after the same steps.
+    """Whether some rank has received SIGTERM or SIGUSR1. Every rank asks `stopping()` after the same steps.
 
-    Signals reach ranks at different times. A rank that left by itself would leave the others waiting for its gradients,
-    so ranks put together what they have heard, once a step; whoever asks again after the same step hears the same.
+    Signals reach ranks at different times, and a rank that left by itself would leave the others waiting for its
+    gradients. So the ranks exchange once a step what they have received; whoever asks again after the same step gets
+    the same answer.
     """
 
     def __init__(self, accelerator: Accelerator, state: TrainState) -> None:
         self.accelerator, self.state = accelerator, state
         self.told, self.asked_at, self.answer = False, -1, False
         for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._hear)
+            signal.signal(number, self._receive)
 
     def __call__(self) -> bool:
         if self.asked_at != self.state.step:
@@ -30,5 +31,5 @@ class Stopping:
                 self.answer = bool(self.accelerator.reduce(told, "sum"))
         return self.answer
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self.told = True

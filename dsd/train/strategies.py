@@ -1,9 +1,9 @@
-"""What each way of sharing makes of a parameter: how to read and write it whole, with its optimiser state, by name.
+"""Read and write trained parameters and their optimiser state as whole tensors, however the processes share them.
 
-A checkpoint holds whole tensors by name, so that a run goes on under another strategy or another number of processes.
+A checkpoint holds whole tensors by name. So a run can go on under another launcher or with another number of processes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,9 @@ State = dict[str, Any]  # of a parameter in its optimiser: tensors of its shape,
 
 
 class Strategy(Protocol):
-    """Reads and writes whole tensors; every process calls it for every parameter, in the same order."""
+    """Reads and writes whole tensors. Every process calls it for every parameter, in the same order."""
+
+    def shape(self, parameter: nn.Parameter) -> torch.Size: ...
 
     def read(self, parameter: nn.Parameter) -> Tensor: ...
 
@@ -28,10 +30,13 @@ class Strategy(Protocol):
 
 
 class Whole:
-    """One process, or DDP: every process has all of it."""
+    """One process, or DDP: every process holds whole parameters."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
+
+    def shape(self, parameter: nn.Parameter) -> torch.Size:
+        return parameter.shape
 
     def read(self, parameter: nn.Parameter) -> Tensor:
         return parameter.detach()
@@ -48,12 +53,13 @@ class Whole:
 
     @staticmethod
     def _like(parameter: nn.Parameter, value: Any) -> Any:
+        """Move a tensor of the parameter's shape to its device."""
         same = isinstance(value, Tensor) and value.shape == parameter.shape
         return value.to(parameter.device) if same else value
 
 
 class Fsdp2(Whole):
-    """Every process has a slice of every parameter."""
+    """FSDP2: every process holds a slice of every parameter."""
 
     def read(self, parameter: nn.Parameter) -> Tensor:
         return whole(parameter.detach())
@@ -68,11 +74,11 @@ class Fsdp2(Whole):
         self.optimizer.state[parameter] = {name: sliced(value, parameter) for name, value in state.items()}
 
 
-class Zero:
-    """DeepSpeed holds flat slices of all parameters, with fp32 masters."""
+class Zero2:
+    """DeepSpeed ZeRO-2: whole parameters; each process holds flat slices of fp32 copies and of the optimiser state."""
 
     def __init__(self, optimizer: Any) -> None:
-        self.optimizer = optimizer  # DeepSpeed's
+        self.optimizer = optimizer  # DeepSpeed's, around the config's own
         from deepspeed.runtime.zero import GatheredParameters
         from deepspeed.utils import (
             safe_get_full_fp32_param,
@@ -85,60 +91,75 @@ class Zero:
         self.get, self.set = safe_get_full_fp32_param, safe_set_full_fp32_param
         self.get_state, self.set_state = safe_get_full_optimizer_state, safe_set_full_optimizer_state
 
+    def shape(self, parameter: nn.Parameter) -> torch.Size:
+        return parameter.shape
+
     def read(self, parameter: nn.Parameter) -> Tensor:
         return self.get(parameter)
 
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
-        """The master, and what the next forward sees."""
+        """Write the fp32 copy and the parameter that the next forward pass reads."""
         self.set(parameter, value.to(parameter.device, torch.float32))
         with self.gathered([parameter], modifier_rank=0), torch.no_grad():
             parameter.copy_(value)
 
     def read_state(self, parameter: nn.Parameter) -> State:
-        of_slices = next(self._slices(), {})
-        names = [name for name, value in of_slices.items() if isinstance(value, Tensor) and value.numel() > 1]
+        of_slice = next(self._slices(), {})
+        names = [name for name, value in of_slice.items() if isinstance(value, Tensor) and value.numel() > 1]
         state: State = {name: self.get_state(parameter, name) for name in names}
-        return state | {name: value for name, value in of_slices.items() if name not in names}
+        return state | {name: value for name, value in of_slice.items() if name not in names}
 
     def write_state(self, parameter: nn.Parameter, state: State) -> None:
-        self._begin([name for name, value in state.items() if isinstance(value, Tensor) and value.ndim])
+        if not any(self.optimizer.optimizer.state.values()):
+            self._make_state([name for name, value in state.items() if isinstance(value, Tensor) and value.ndim])
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == getattr(parameter, "ds_shape", parameter.shape):
+            if isinstance(value, Tensor) and value.shape == self.shape(parameter):
                 self.set_state(parameter, value.to(parameter.device), name)
             else:
                 for of_slice in self._slices():
                     of_slice[name] = value.clone() if isinstance(value, Tensor) else value
 
-    def _begin(self, names: list[str]) -> None:
-        """The state is made at the first step, and only then can it be written; so make it here."""
-        inner = self.optimizer.optimizer
-        if any(inner.state.values()):
-            return
-        groups = [flat for group in inner.param_groups for flat in group["params"]]
-        for flat in getattr(self.optimizer, "fp32_partitioned_groups_flat", groups):  # ZeRO-3 has more than it shows
+    def _make_state(self, names: Sequence[str]) -> None:
+        """Make the optimiser state, which DeepSpeed does at the first step only, and link it to the parameters."""
+        from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimizer_state
+
+        flats, inner = self.optimizer.single_partition_of_fp32_groups, self.optimizer.optimizer
+        for parameters, flat in zip(self.optimizer.bit16_groups, flats, strict=True):
             inner.state[flat] = {name: torch.zeros_like(flat) for name in names}
-        if hasattr(self.optimizer, "_lazy_init_hp_params_optimizer_state"):  # ZeRO-2
-            self.optimizer._lazy_init_hp_params_optimizer_state()
+            lazy_init_hp_params_optimizer_state(parameters, flat, inner.state)
 
     def _slices(self) -> Iterator[State]:
+        """Iterate over the states of this process' slices."""
         return iter(self.optimizer.optimizer.state.values())
 
 
+class Zero3(Zero2):
+    """DeepSpeed ZeRO-3: parameters are divided, too."""
+
+    def shape(self, parameter: nn.Parameter) -> torch.Size:
+        return parameter.ds_shape  # type: ignore[attr-defined]  # DeepSpeed's own attribute; `shape` is that of a slice
+
+    def _make_state(self, names: Sequence[str]) -> None:
+        for flat in self.optimizer.fp32_partitioned_groups_flat:
+            self.optimizer.optimizer.state[flat] = {name: torch.zeros_like(flat) for name in names}
+
+
 def strategy_of(accelerator: Accelerator, optimizer: Any) -> Strategy:
-    """For a prepared optimiser."""
+    """Choose the strategy of an optimiser that the accelerator has prepared."""
     inner = optimizer.optimizer
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        return Zero(inner)
+        return Zero3(inner) if accelerator.deepspeed_plugin.zero_stage == 3 else Zero2(inner)
     sharded = any(isinstance(p, DTensor) for group in inner.param_groups for p in group["params"])
     return Fsdp2(inner) if sharded else Whole(inner)
 
 
 def whole(value: Any) -> Any:
+    """Gather a tensor that FSDP2 has divided; return anything else as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def sliced(value: Any, like: nn.Parameter) -> Any:
-    """A whole tensor of the parameter's shape as the parameter is divided; anything else as it is."""
+    """Divide a whole tensor as the parameter of its shape is divided; return anything else as it is."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     return distribute_tensor(value.to(like.device, like.dtype), like.device_mesh, like.placements)

@@ -1,11 +1,14 @@
-"""How many pairs a second the plumbing of dsd-curate takes, with a provider that answers at once, and its memory.
+"""Measure how many pairs a second dsd-curate handles, with a provider that answers at once, and its memory.
 
     python scripts/bench/curation.py --num_pairs 50000
 
-Sheets of 2x2 panels of --size pixels; every question goes through the pool, the limits and the cache on disk.
+Grids have 2x2 panels of --size pixels; every question goes through the pool, the limits and the cache on disk.
 """
 
-import dsd  # first, as it quietens the libraries
+from dsd.runs.command import quiet
+
+if __name__ == "__main__":
+    quiet()  # before the libraries are imported
 
 # isort: split
 import argparse
@@ -20,9 +23,10 @@ from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
+from dsd import __version__
 from dsd.chat import Question, Reply
 from dsd.chat.service import Limits, Service
-from dsd.curation.judging import Looking, judge_grids
+from dsd.curation.judging import Inspection, judge_grids
 from dsd.curation.seams import exact
 from dsd.curation.vlm_judge import VLMJudge
 from dsd.files import write_json
@@ -33,7 +37,7 @@ YES = json.dumps({
     "common_subject": "a critter", "first_description": "red", "second_description": "red", "parts": [],
     "reason": "alike", "same": True,
 })  # fmt: skip
-PAIRS = 6  # of a 2x2 sheet
+PAIRS = 6  # of a 2x2 grid
 
 
 class Instant:
@@ -46,12 +50,13 @@ class Instant:
 
 
 def resident_mb() -> float:
+    """Measure the memory that this process holds."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def sheets(num: int, size: int) -> Dataset:
-    """One picture with its number in a corner of every panel, made as it is read, so that it costs no memory."""
+def make_grids(num: int, size: int) -> Dataset:
+    """Make grids of one picture with a number in a corner of every panel; they are made as they are read."""
     layout, blank = "2x2", Dataset.from_dict({"index": list(range(num))})
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
     picture = noise.resize((2 * size, 2 * size), Image.Resampling.BICUBIC)
@@ -79,21 +84,21 @@ def main() -> None:
     arguments = parser.parse_args()
     rows_per_shard = 64
     num = -(-arguments.num_pairs // PAIRS)
-    grids, memory, rates = sheets(num, arguments.size), [], []
+    grids, memory, rates = make_grids(num, arguments.size), [], []
     with tempfile.TemporaryDirectory() as folder, tqdm(total=num * PAIRS, unit="pair", mininterval=5) as bar:
         service = Service(Instant(), Path(folder) / "answers.sqlite", Limits(concurrency=arguments.concurrency))
-        look = Looking(exact, VLMJudge(service, "judge", "caption", "instruct"), describe_rejected=False)
-        quiet = tqdm(disable=True)
+        inspection = Inspection(exact, VLMJudge(service, "judge", "caption", "instruct"), describe_rejected=False)
+        silent = tqdm(disable=True)
         for start in range(0, num, rows_per_shard):
             shard = Shard(0, start, min(start + rows_per_shard, num), Path(folder) / "verdicts" / f"v-{start}.parquet")
             began = time.monotonic()
-            done = write_shard(shard, judge_grids(shard, grids, look, 16, quiet), features(Verdict))
+            done = write_shard(shard, judge_grids(shard, grids, inspection, 16, silent), features(Verdict))
             rates.append(done / (time.monotonic() - began))
             memory.append(resident_mb())
             bar.update(done)
     half = len(memory) // 2
     report = {
-        "dsd": dsd.__version__, "pairs": num * PAIRS, "size": arguments.size, "pairs_a_second": float(np.median(rates)),
+        "dsd": __version__, "pairs": num * PAIRS, "size": arguments.size, "pairs_a_second": float(np.median(rates)),
         "calls": service.ledger["calls"], "memory_mb_first_half": max(memory[: half or 1]),
         "memory_mb_second_half": max(memory[half:]),
     }  # fmt: skip

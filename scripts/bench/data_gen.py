@@ -1,14 +1,17 @@
-"""Grids a second: the stock pipeline called in a loop, against dsd-data-gen's teacher, in one process and in turns.
+"""Count grids a second: the stock pipeline called in a loop, against dsd-data-gen's teacher, in turns.
 
-python scripts/bench/data_gen.py                                              # the toybox, on this machine
-python scripts/bench/data_gen.py --shape flux_dev --batch_size 4              # random bf16 weights, on a GPU (P5)
-python scripts/bench/data_gen.py --shape flux_dev --batch_size 4 --quantization fp8
+    python scripts/bench/data_gen.py                                              # the toybox, on this machine
+    python scripts/bench/data_gen.py --shape flux_dev --batch_size 4              # random bf16 weights, on a GPU
+    python scripts/bench/data_gen.py --shape flux_dev --batch_size 4 --quantization fp8
 
-Ours is what a shard goes through: text first, batches, PNGs and Parquet written beside the drawing. Theirs makes
-PNGs, too.
+Ours does what a shard needs: it encodes the text first, draws in batches, and writes PNGs and Parquet beside the
+drawing. Theirs makes PNGs, too.
 """
 
-import dsd  # first, as it quietens the libraries
+from dsd.runs.command import quiet
+
+if __name__ == "__main__":
+    quiet()  # before the libraries are imported
 
 # isort: split
 import argparse
@@ -24,13 +27,14 @@ import torch
 from diffusers import DiffusionPipeline
 from omegaconf import OmegaConf
 
+from dsd import __version__
 from dsd.data_gen.grids import draw
 from dsd.data_gen.teachers import PipelineTeacher
-from dsd.files import write_json
+from dsd.files import resolve, write_json
 from dsd.flow import generator_at
-from dsd.models import quantize
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline, to_device
+from dsd.models.settings import Quantization
 from dsd.models.speed import Speed
 from dsd.pictures import png
 from dsd.records import Grid, features
@@ -38,14 +42,16 @@ from dsd.runs.command import CONFIG_DIR
 from dsd.runs.shards import Shard, write_shard_in_parts
 from dsd.toybox.prompts import ToyboxPrompts
 
+TOYBOX = "pkg://dsd.toybox/weights/teacher"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=["toybox", "flux_dev"], default="toybox")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=3, help="of two batches on each side, in turns")
+    parser.add_argument("--repeats", type=int, default=3, help="times that each side draws two batches")
     parser.add_argument("--quantization", default="none", choices=["none", "fp8", "int8"], help="of ours")
-    parser.add_argument("--attention_backend", help="of ours: diffusers' names, such as _native_cudnn")
+    parser.add_argument("--attention_backend", help="of ours, in diffusers' names, such as _native_cudnn")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", default="outputs/bench/data_gen.json")
     arguments = parser.parse_args()
@@ -57,7 +63,7 @@ def main() -> None:
     # both sides share the weights, unless ours are compiled or quantised
     own = pipeline if device.type == "cpu" and arguments.quantization == "none" else stock(arguments.shape, device)
     teacher = PipelineTeacher(
-        own, "", **settings, speed=speed, quantization=getattr(quantize, arguments.quantization), device=str(device)
+        own, "", **settings, speed=speed, quantization=Quantization[arguments.quantization], device=str(device)
     )
     pipeline.set_progress_bar_config(disable=True)
     prompt_at, times = ToyboxPrompts("2x2", "same", 0), ([], [])
@@ -86,7 +92,7 @@ def main() -> None:
     ratios = [a / b for a, b in zip(*times, strict=True)]
     rate = [2 * arguments.batch_size / statistics.median(side) for side in times]
     report = {
-        "dsd": dsd.__version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "dsd": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
         "shape": arguments.shape, "batch_size": arguments.batch_size,
         "quantization": arguments.quantization, "stock_grids_a_second": rate[0],
@@ -98,10 +104,10 @@ def main() -> None:
 
 
 def stock(shape: str, device: torch.device) -> DiffusionPipeline:
-    """As a user loads it."""
+    """Load the pipeline as a user does."""
     if shape == "flux_dev":
-        return random_flux_dev(torch.bfloat16, device)
-    return load_pipeline("pkg://dsd.toybox/weights/teacher", device=str(device))
+        return random_flux_dev(torch.bfloat16, device, tokenizers=resolve(TOYBOX))
+    return load_pipeline(TOYBOX, device=str(device))
 
 
 if __name__ == "__main__":

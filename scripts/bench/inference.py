@@ -1,4 +1,4 @@
-"""What this pipeline saves against a plain port of the released schedule, both in one process, on the same weights.
+"""Compare this pipeline with a plain port of the released schedule, in one process, on the same weights.
 
     python scripts/bench/inference.py                                # the toybox, on this machine
     python scripts/bench/inference.py --shape flux_dev --compile     # FLUX.1-dev's shape, random bf16 weights, on a GPU
@@ -7,7 +7,10 @@ The port does what the released code does: LoRA beside the weights, nothing comp
 guided step, the empty prompt encoded for every picture. Prints a table and writes it, with the machine, to --output.
 """
 
-import dsd  # first, as it quietens the libraries
+from dsd.runs.command import quiet
+
+if __name__ == "__main__":
+    quiet()  # before the libraries are imported
 
 # isort: split
 import argparse
@@ -30,18 +33,21 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dsd.files import write_json
-from dsd.models.adapter import ATTENTION, NAME
-from dsd.models.canvas import canvas_tokens, img_ids
+from dsd import __version__
+from dsd.files import resolve, write_json
+from dsd.models.adapter import NAME
+from dsd.models.adapter_file import target_pattern
 from dsd.models.conditional import join, split
 from dsd.models.flops import matmul_flops
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline, to_device
 from dsd.models.speed import Speed
-from dsd.pipeline.guidance import Conditions, Network
+from dsd.models.student import Conditions
+from dsd.pipeline.guidance import Passes
 from dsd.pipeline.pipeline import DSDPipeline
 
 CASES = {"one pass": (1.0, 1.0), "dual guidance, equal scales": (2.0, 2.0), "dual guidance": (1.5, 3.0)}
+TOYBOX = "pkg://dsd.toybox/weights/teacher"
 PROMPT = "a red round critter with a hat, big, in the middle, beach, sunset"
 FREE_STEPS = 2  # no_cfg_until_timestep
 
@@ -51,30 +57,29 @@ def plain_port(
     pipeline: DSDPipeline, prompt: str, image: Image.Image, size: int, steps: int, image_scale: float,
     text_scale: float, seed: int, length: int,
 ) -> Tensor:  # fmt: skip
-    """The released loop: final packed latents. The formula's three passes, one after another, in every guided step."""
-    device, dtype = pipeline._execution_device, pipeline.transformer.dtype
-    embeds, pooled, txt_ids = pipeline.encode_prompt(prompt, prompt_2=None, max_sequence_length=length, device=device)
+    """Draw as the released loop does: the formula's three passes, one after another, in every guided step.
+
+    Returns the final packed latents.
+    """
+    device, dtype, student = pipeline.transformer.device, pipeline.transformer.dtype, pipeline.student
+    embeds, pooled, _ = pipeline.encode_prompt(prompt, prompt_2=None, max_sequence_length=length, device=device)
     empty, empty_pooled, _ = pipeline.encode_prompt("", prompt_2=None, max_sequence_length=length, device=device)
     condition = pipeline.encode_references(image, 1, size, size, "crop").to(dtype)
-    rows, columns = canvas_tokens(pipeline.vae_scale_factor, size, size)
-    channels = pipeline.transformer.config.out_channels
+    canvas, channels = student.canvas(size, size), pipeline.transformer.config.out_channels
     latents, _ = pipeline.prepare_latents(
         1, channels // 4, size, 2 * size, torch.float32, device, torch.Generator("cpu").manual_seed(seed)
     )
     latents, config = latents.to(dtype), pipeline.scheduler.config
     mu = calculate_shift(
-        rows * columns, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+        canvas.num_tokens, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
     )
     timesteps, _ = retrieve_timesteps(
         pipeline.scheduler, device=device, sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu
     )
 
     def velocity(timestep: Tensor, condition: Tensor, embeds: Tensor, pooled: Tensor) -> Tensor:
-        return pipeline.transformer(
-            hidden_states=torch.cat([latents, condition], dim=-1), timestep=timestep.expand(1).to(dtype) / 1000,
-            guidance=torch.tensor([3.5], device=device), pooled_projections=pooled, encoder_hidden_states=embeds,
-            txt_ids=txt_ids, img_ids=img_ids(rows, columns, device, dtype), return_dict=False,
-        )[0]  # fmt: skip
+        sigmas = timestep.expand(1).to(dtype) / 1000
+        return student.velocity(latents, sigmas, Conditions(condition, embeds, pooled), canvas, 3.5)
 
     for step, timestep in enumerate(timesteps):
         both = velocity(timestep, condition, embeds, pooled)
@@ -87,19 +92,19 @@ def plain_port(
 
 
 def students(shape: str, device: torch.device, rank: int) -> tuple[DSDPipeline, DSDPipeline]:
-    """The same random student twice: LoRA beside the weights, and merged."""
+    """Make the same random student twice: LoRA beside the weights, and merged."""
     if shape == "toybox":
-        base: FluxPipeline = load_pipeline("pkg://dsd.toybox/weights/teacher", device=str(device), cls=FluxPipeline)
+        base: FluxPipeline = load_pipeline(TOYBOX, device=str(device), cls=FluxPipeline)
     else:
-        base = random_flux_dev(torch.bfloat16, device)
+        base = random_flux_dev(torch.bfloat16, device, tokenizers=resolve(TOYBOX))
     torch.manual_seed(0)
     split(base.transformer)
     for parameter in base.transformer.x_embedder.c_embedder.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     transformer = join(base.transformer)
-    pattern = rf"(single_)?transformer_blocks\.\d+\..*({'|'.join(ATTENTION)})"
     transformer.add_adapter(
-        LoraConfig(r=rank, lora_alpha=rank, target_modules=pattern, init_lora_weights=False), adapter_name=NAME
+        LoraConfig(r=rank, lora_alpha=rank, target_modules=target_pattern("attention"), init_lora_weights=False),
+        adapter_name=NAME,
     )
     transformer.requires_grad_(False)
     port, ours = DSDPipeline(**base.components), DSDPipeline(**base.components)
@@ -113,7 +118,7 @@ def students(shape: str, device: torch.device, rank: int) -> tuple[DSDPipeline, 
 
 @contextmanager
 def counted(pipeline: DSDPipeline) -> Iterator[Counter[str]]:
-    """How often the transformer and T5 are called, and how many rows the transformer sees."""
+    """Count calls of the transformer and of T5, and the samples that the transformer sees (`rows`)."""
     counts: Counter[str] = Counter()
 
     def transformer_called(_: Any, arguments: Any, named: dict[str, Tensor]) -> None:
@@ -141,27 +146,30 @@ def seconds(draw: Callable[[], object], device: torch.device) -> float:
 
 @torch.no_grad()
 def per_forward(port: DSDPipeline, ours: DSDPipeline, size: int, length: int) -> tuple[float, float]:
-    """Relative L2 between the velocities of both at one input, and FLOP of the merged one's forward."""
-    device, dtype = ours._execution_device, ours.transformer.dtype
-    rows, columns = canvas_tokens(ours.vae_scale_factor, size, size)
+    """Measure the relative L2 between the velocities of both at one input, and the FLOP of a merged forward."""
+    transformer = ours.transformer
+    device, dtype, config, canvas = (
+        transformer.device,
+        transformer.dtype,
+        transformer.config,
+        ours.student.canvas(size, size),
+    )
     generator = torch.Generator("cpu").manual_seed(1)
-    channels, config = ours.transformer.config.out_channels, ours.transformer.config
     noisy, condition, embeds, pooled = (
         torch.randn(shape, generator=generator).to(device, dtype)
         for shape in (
-            (1, rows * columns, channels), (1, rows * columns, channels), (1, length, config.joint_attention_dim),
-            (1, config.pooled_projection_dim),
+            (1, canvas.num_tokens, config.out_channels), (1, canvas.num_tokens, config.out_channels),
+            (1, length, config.joint_attention_dim), (1, config.pooled_projection_dim),
         )
     )  # fmt: skip
-    ids, text_ids = img_ids(rows, columns, device, dtype), torch.zeros(length, 3, device=device, dtype=dtype)
-    sigmas = torch.tensor([0.5], device=device)
-    known = ours._precomputed().at(torch.cat([text_ids, ids]))
-    conditions = Conditions(condition, embeds, pooled)
-    expected = Network(port.transformer, ids, text_ids, 3.5, sigmas).under(conditions)(noisy, 0).float()
+    conditions, sigmas = Conditions(condition, embeds, pooled), torch.tensor([0.5], device=device)
+    ids = canvas.ids(device=device, dtype=dtype)
+    known = ours.precomputed().at(torch.cat([ids.new_zeros(length, 3), ids]))
+    expected = Passes(port.student, canvas, 3.5, sigmas).under(conditions)(noisy, 0).float()
     with known:
-        got = Network(ours.transformer, ids, text_ids, 3.5, sigmas, known).under(conditions)(noisy, 0).float()
+        got = Passes(ours.student, canvas, 3.5, sigmas, known).under(conditions)(noisy, 0).float()
     with FlopCounterMode(display=False) as counter:
-        Network(ours.transformer, ids, text_ids, 3.5, sigmas).under(conditions)(noisy, 0)
+        Passes(ours.student, canvas, 3.5, sigmas).under(conditions)(noisy, 0)
     return float((got - expected).norm() / expected.norm()), float(counter.get_total_flops())
 
 
@@ -222,7 +230,7 @@ def main() -> None:
         )  # fmt: skip
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     report = {
-        "dsd": dsd.__version__, "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "dsd": __version__, "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__,
         "diffusers": diffusers.__version__, "shape": arguments.shape, "size": size, "steps": arguments.steps,
         "compile": arguments.compile, "attention_backend": arguments.attention_backend,
         "per_forward_relative_l2": difference, "forward_gflop": flops / 1e9, "matmul_tflops": peak and peak / 1e12,

@@ -1,13 +1,16 @@
-"""Peak GPU memory and peak system memory of inference settings, each in a process of its own.
+"""Measure peak GPU memory and peak system memory of inference settings, each in a process of its own.
 
     python scripts/bench/memory.py --shape flux_dev                       # the recipes of README.md, random weights
-    python scripts/bench/memory.py --model path --adapter path "memory=model_offload quantization=int8"
+    python scripts/bench/memory.py --model path --adapter path "offload=model quantization=int8"
 
-A setting is what dsd-infer takes: overrides of memory=, quantization=, speed= and settings. One that does not go
-together or does not fit is in the table with its reason.
+A setting is a string of dsd-infer's overrides: offload=, quantization=, speed= and settings. One that is refused or
+does not fit is in the table with its reason.
 """
 
-import dsd  # first, as it quietens the libraries
+from dsd.runs.command import CONFIG_DIR, quiet
+
+if __name__ == "__main__":
+    quiet()  # before the libraries are imported
 
 # isort: split
 import argparse
@@ -20,61 +23,46 @@ import time
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from PIL import Image
 
-import dsd.infer.__main__  # registers the schema
 from dsd.errors import UserError
-from dsd.files import write_json
+from dsd.files import resolve, write_json
+from dsd.infer.settings import InferSettings
 from dsd.models.conditional import join, split
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import to_device
-from dsd.pipeline import offload as memory
+from dsd.models.quantize import quantize
+from dsd.pipeline.offload import place, refuse_without_gpu
 from dsd.pipeline.pipeline import DSDPipeline
-from dsd.runs.command import CONFIG_DIR
 from dsd.runs.messages import explain
 
+TOYBOX = "pkg://dsd.toybox/weights/teacher"
 RECIPES = (
-    "memory=none",
-    "memory=none quantization=int8",
-    "memory=none quantization=fp8",
-    "memory=none quantization=int8 quantization.parts=[transformer,text_encoder_2]",
-    "memory=model_offload",
-    "memory=model_offload quantization=int8",
-    "memory=model_offload quantization=nf4",
-    "memory=model_offload quantization=gguf quantization.kind=Q4_0",
-    "memory=group_offload",
-    "memory=sequential_offload",
+    "offload=none",
+    "offload=none quantization=int8",
+    "offload=none quantization=fp8",
+    "offload=none quantization=int8 quantized_parts=[transformer,text_encoder_2]",
+    "offload=model",
+    "offload=model quantization=int8",
+    "offload=model quantization=nf4",
+    "offload=model quantization=gguf gguf_kind=Q4_0",
+    "offload=group",
+    "offload=sequential",
 )
 
 
 def measure(setting: str, arguments: argparse.Namespace) -> dict[str, float | str]:
-    """In this process: load, prepare, draw one picture, say the peaks in GiB."""
-    model = "toybox" if arguments.shape == "toybox" else "flux_dev"
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("infer", [f"model={model}", *setting.split()])
-    device = to_device(arguments.device)
-    names = (group._target_.rsplit(".", 1)[-1] for group in (cfg.memory, cfg.quantization))
-    memory.check(*names, device)
-    if arguments.model:
-        dtype = "float32" if device.type == "cpu" else "bfloat16"
-        pipeline = DSDPipeline.from_base(arguments.model, arguments.adapter, dtype=dtype)
-    elif model == "toybox":
-        base = DSDPipeline.from_pretrained(dsd.models.loading.resolve(cfg.model.path))
-        split(base.transformer)
-        join(base.transformer)
-        pipeline = base
-    else:
-        base = random_flux_dev(torch.bfloat16)  # on the CPU, where real weights would be read to
-        split(base.transformer)
-        join(base.transformer)
-        pipeline = DSDPipeline(**base.components)
-    instantiate(cfg.quantization)(pipeline, device)
-    cfg.speed.compile = bool(cfg.speed.compile)
-    speed = instantiate(cfg.speed)
+    """Load and prepare a pipeline and draw one picture, in this process; report the peaks in GiB."""
+    cfg, device = compose_setting(setting, arguments.shape), to_device(arguments.device)
+    refuse_without_gpu(cfg.offload.value, cfg.quantization.value, device)
+    pipeline, speed = load(cfg, arguments, device), instantiate(cfg.speed)
+    quantize(pipeline, device, cfg.quantization.value, cfg.quantized_parts, cfg.gguf_kind)
     speed(pipeline, device)
     pipeline.precompute = speed.precompute
-    instantiate(cfg.memory)(pipeline, device)
+    place(pipeline, device, cfg.offload.value)
     loaded = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     began = time.monotonic()
     settings = {**cfg.settings, "num_inference_steps": arguments.steps}
@@ -88,6 +76,29 @@ def measure(setting: str, arguments: argparse.Namespace) -> dict[str, float | st
         report["gpu_loaded_gib"] = loaded / gib
         report["gpu_peak_gib"] = torch.cuda.max_memory_reserved(device) / gib
     return report
+
+
+def compose_setting(setting: str, shape: str) -> DictConfig:
+    """Read a setting as dsd-infer does."""
+    ConfigStore.instance().store("infer_schema", InferSettings)
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        return compose("infer", [f"model={shape}", *setting.split()])
+
+
+def load(cfg: DictConfig, arguments: argparse.Namespace, device: torch.device) -> DSDPipeline:
+    """Load the pipeline that is asked for, on the CPU."""
+    if arguments.model:
+        dtype = "float32" if device.type == "cpu" else "bfloat16"
+        return DSDPipeline.from_base(arguments.model, arguments.adapter, dtype=dtype)
+    toybox = resolve(TOYBOX)
+    base = (
+        DSDPipeline.from_pretrained(toybox)
+        if arguments.shape == "toybox"
+        else random_flux_dev(torch.bfloat16, "cpu", toybox)
+    )
+    split(base.transformer)
+    join(base.transformer)
+    return DSDPipeline(**base.components)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -147,6 +149,16 @@ def test_a_model_of_transformers_answers(tmp_path) -> None:
     assert first
     assert chat.ask(Question("What is it?", [PICTURE.resize((60, 60))])).text == first
     assert chat.ask(Question("Hello")).text
-    with pytest.raises(UserError, match=r"vlm\.model=.*none: cannot be loaded"):
+    with pytest.raises(UserError, match=r"vlm\.chat\.model=.*none: cannot be loaded"):
         Local(str(Path(tmp_path) / "none"), dtype="float32", device="cpu")
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen2_5_vl"
+
+
+def test_importing_the_room_imports_no_client() -> None:
+    """A provider imports its client when it is chosen."""
+    lines = (
+        "import sys, dsd.chat.service, dsd.chat.gemini, dsd.chat.gemini_legacy, dsd.chat.openai, dsd.chat.local",
+        "heavy = ('torch', 'diffusers', 'transformers', 'openai', 'google.genai', 'google.generativeai')",
+        "found = [name for name in heavy if name in sys.modules]; assert not found, found",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)

@@ -11,7 +11,8 @@ from servers import openai_says, serve
 
 from dsd.chat import ChatError, Question, Reply
 from dsd.chat.openai import OpenAI
-from dsd.chat.service import Limits, Pace, Service
+from dsd.chat.pace import Pace
+from dsd.chat.service import Limits, Service
 from dsd.errors import UserError
 
 QUICK = {"first_wait": 0.01}
@@ -35,19 +36,20 @@ def echo(body: dict) -> tuple[int, dict]:
 
 
 def test_answers_come_in_order_and_side_by_side(tmp_path) -> None:
-    together, most, lock = 0, 0, threading.Lock()
+    """No call is answered before another one has come in, so at least two are under way; and never more than four."""
+    together, most, lock, pair = 0, 0, threading.Lock(), threading.Barrier(2, timeout=600)
 
-    def slow(body: dict) -> tuple[int, dict]:
+    def in_pairs(body: dict) -> tuple[int, dict]:
         nonlocal together, most
         with lock:
             together += 1
             most = max(most, together)
-        time.sleep(0.05)
+        pair.wait()
         with lock:
             together -= 1
         return echo(body)
 
-    with serve(slow) as server:
+    with serve(in_pairs) as server:
         answers = list(service(server.url, tmp_path, concurrency=4).ask_all(questions(12)))
     assert answers == [f"QUESTION {number}" for number in range(12)]
     assert 2 <= most <= 4

@@ -1,12 +1,6 @@
-"""The judge against labels: figures that are known by hand, the command, and the page in a real browser."""
+"""The judge against labels: figures that are known by hand, and the command."""
 
 import json
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +8,6 @@ import pytest
 from dsd.curation.agreement import agreement, read_labels
 from dsd.errors import UserError
 from dsd.runs.shards import read_shards
-
-ROOT = Path(__file__).parents[2]
 
 
 def verdict(grid: int, same: bool, similarity: float, defect: str = "") -> dict:
@@ -71,50 +63,3 @@ def test_the_command_compares_and_asks_again_with_the_pictures_swapped(run, refu
     assert found["self_agreement_swapped"]["value"] == 1
     assert "similarity alone" in found
     assert "needs labels=" in refused("curation", *ask)
-
-
-@pytest.fixture
-def page(grids, tmp_path) -> Iterator[str]:
-    command = [sys.executable, ROOT / "scripts" / "label_pairs.py", grids, "--labels", tmp_path / "labels.jsonl",
-               "--num", 3, "--port", 0]  # fmt: skip
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    address = re.search(r"http://\S+", process.stdout.readline())
-    assert address
-    yield address[0]
-    process.terminate()
-    process.wait()
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
-def test_two_keys_label_pairs_in_a_browser(page, tmp_path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        tab = browser.new_page(viewport={"width": 900, "height": 600})
-        tab.goto(page)
-
-        def labelled(number: int) -> None:
-            playwright.expect(tab.locator("#count")).to_have_text(f" {number} of 3")
-
-        labelled(0)
-        assert tab.locator("#first").evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
-        first = tab.locator("#first").get_attribute("src")
-        tab.keyboard.press("s")
-        labelled(1)
-        tab.keyboard.press("d")
-        labelled(2)
-        tab.keyboard.press("u")
-        labelled(1)
-        tab.keyboard.press("d")
-        labelled(2)
-        tab.keyboard.press("x")
-        tab.keyboard.press("S")
-        labelled(3)
-        playwright.expect(tab.locator("figure")).to_contain_text("All pairs are labelled")
-        browser.close()
-    labels = read_labels(tmp_path / "labels.jsonl")
-    assert sorted(labels.values()) == [False, True, True]
-    grid, panel = map(int, re.findall(r"\d+", str(first)))
-    assert any(key[0] == grid and key[1] == panel for key in labels)

@@ -1,6 +1,7 @@
 """Grids -> pairs: who is judged, what is kept and why, and that thresholds cost no second judgement."""
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -11,22 +12,23 @@ import pytest
 from datasets import load_dataset
 from PIL import Image, ImageFilter
 
-from dsd.curation.judge import Refusal
-from dsd.curation.judge import Verdict as Answer
+from dsd.curation.judge import Judgement, Refusal
 from dsd.curation.quality import quality
-from dsd.curation.selection import Selection
+from dsd.curation.selection import Bounds, Selection, check_scores
 from dsd.errors import UserError
 from dsd.pictures import cut
 from dsd.records import Grid, Verdict, features
 from dsd.runs.manifest import read_manifest, write_manifest
 from dsd.runs.shards import Shard, read_failures, read_shards, write_shard
-from dsd.toybox.judge import ToyboxJudge
+from dsd.toybox.judge import HeldOutSubjects, ToyboxJudge
+
+UNCURATED = ("selection.require_same=false", "selection.minimum.confidence=null")
 
 
 class Reluctant(ToyboxJudge):
     """Refuses every second pair that it is shown, as a provider's safety filter would."""
 
-    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Answer | Refusal]:
+    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Judgement | Refusal]:
         answers = super().judge(references, targets)
         return [Refusal("safety filter") if number % 2 else answer for number, answer in enumerate(answers)]
 
@@ -58,7 +60,7 @@ def test_every_panel_pair_is_judged_once_and_kept_in_both_directions(grids, pair
 
 def test_the_caption_describes_the_target(grids, pairs) -> None:
     asked = read_shards(grids, "grids")
-    from dsd.toybox.captions import read
+    from dsd.toybox.grammar import read
 
     pair = read_shards(pairs, "pairs")[5]
     expected = read(asked[pair["grid"]]["panel_captions"][pair["target_panel"]])
@@ -71,7 +73,7 @@ def test_the_caption_describes_the_target(grids, pairs) -> None:
 def test_thresholds_are_swept_without_judging_again(run, grids, pairs, tmp_path) -> None:
     shared = f"verdicts_dir={pairs}"
     broken = "judge.path=/nowhere"  # would be refused if it were loaded, but belongs to what verdicts follow from
-    run("curation", f"grids={grids}", f"output_dir={tmp_path / 'all'}", shared, "selection=all", "device=cpu")
+    run("curation", f"grids={grids}", f"output_dir={tmp_path / 'all'}", shared, *UNCURATED, "device=cpu")
     assert len(rows(tmp_path / "all", "pairs")) >= len(rows(pairs, "pairs"))
     strict = "selection.minimum.confidence=1.1"
     said = run("curation", f"grids={grids}", f"output_dir={tmp_path / 'none'}", shared, strict, code=2)
@@ -144,7 +146,7 @@ def test_defective_panels_never_reach_the_judge(run, grids, tmp_path) -> None:
 
 
 def test_sets_of_references_for_one_target(run, grids, tmp_path) -> None:
-    run("curation", f"grids={grids}", f"output_dir={tmp_path}", "selection=all", "max_references=2", "rows_per_shard=5")
+    run("curation", f"grids={grids}", f"output_dir={tmp_path}", *UNCURATED, "max_references=2", "rows_per_shard=5")
     pairs, sets = read_shards(tmp_path, "pairs"), read_shards(tmp_path, "sets")
     references: dict = {}
     for row in pairs:
@@ -162,7 +164,7 @@ def test_sets_of_references_for_one_target(run, grids, tmp_path) -> None:
 def test_pairs_are_divided_as_verdicts_are(run, grids, tmp_path) -> None:
     """Two workers, three shards, no prefilter's shard lost: the same pairs as one worker makes."""
     parts = (f"grids={grids}", "num_shards=2", "rows_per_shard=5", f"output_dir={tmp_path / 'two'}")
-    assert "others are still to come" in run("curation", *parts, "shard=1")
+    assert "others are still at work" in run("curation", *parts, "shard=1")
     run("curation", *parts, "shard=0")
     run("curation", f"grids={grids}", "rows_per_shard=12", f"output_dir={tmp_path / 'one'}")
     for name in ("pairs", "rejected"):
@@ -176,7 +178,7 @@ def test_pairs_are_divided_as_verdicts_are(run, grids, tmp_path) -> None:
 
 def test_a_full_disk_loses_nothing(run, refused, small_disk, grids, tmp_path) -> None:
     disk = small_disk("400k")
-    settings = (f"grids={grids}", "rows_per_shard=2", "selection=all")
+    settings = (f"grids={grids}", "rows_per_shard=2", *UNCURATED)
     assert "no space left on device" in refused("curation", *settings, f"output_dir={disk / 'pairs'}")
     assert list(disk.rglob("verdicts-*.parquet"))
     small_disk("50m")
@@ -201,7 +203,7 @@ def verdict(**fields: object) -> Verdict:
 
 
 def test_why_a_pair_is_not_kept() -> None:
-    bounded = Selection(minimum={"similarity": 0.7}, maximum={"similarity": 0.9})
+    bounded = Selection(bounds=Bounds({"similarity": 0.7, "confidence": None}, {"similarity": 0.9}))
     assert bounded.rejection(verdict()) == ""
     assert (
         bounded.rejection(verdict(same=False, reason="belly red and blue"))
@@ -209,9 +211,39 @@ def test_why_a_pair_is_not_kept() -> None:
     )
     assert bounded.rejection(verdict(scores='{"similarity": 0.6}')) == "low similarity: 0.600, the bound is 0.7"
     assert bounded.rejection(verdict(scores='{"similarity": 0.95}')) == "high similarity: 0.950, the bound is 0.9"
-    assert Selection(exclude=lambda _: True).rejection(verdict()).startswith("evaluation subject")
-    with pytest.raises(UserError, match="'beauty'; this judge gives similarity"):
-        Selection(minimum={"beauty": 1}).rejection(verdict())
+    assert bounded.rejection(verdict(scores="{}")).startswith("no similarity: the judge did not give this score")
+    held_out = "a violet square critter with striped belly, red hat, round eyes"
+    assert Selection(exclude=Never()).rejection(verdict(first_description=held_out)).startswith("evaluation subject")
+
+
+class Never(HeldOutSubjects):
+    """Excludes every pair."""
+
+    def __call__(self, verdict: Verdict) -> bool:
+        return True
+
+
+def test_a_bound_names_a_score_that_somebody_gives() -> None:
+    check_scores("selection", Bounds({"similarity": 1.0, "beauty": None}), ToyboxJudge.scores)
+    with pytest.raises(UserError, match=r"selection\.maximum\.similarty: no such score \(did you mean similarity\?\)"):
+        check_scores("selection", Bounds(maximum={"similarty": 1.0}), ToyboxJudge.scores)
+
+
+def test_bounds_and_exclusions_that_cannot_work_are_refused_before_the_folder_is_claimed(
+    refused, grids, tmp_path
+) -> None:
+    ask = (f"grids={grids}", f"output_dir={tmp_path / 'out'}", "judge.path=/nowhere")
+    bound = refused("curation", *ask, "+selection.minimum.beauty=1")
+    assert (
+        "selection.minimum.beauty: no such score; the scores here are brightness, contrast, sharpness, similar" in bound
+    )
+    assert "prefilter.minimum.confidence: no such score" in refused("curation", *ask, "+prefilter.minimum.confidence=1")
+    nowhere = refused("curation", *ask, "selection.exclude._target_=dsd.toybox.judge.nobody")
+    assert "dsd.toybox.judge.nobody" in nowhere
+    unknown = refused("curation", *ask, "selection.exclude._target_=collections.Counter")
+    assert "selection.exclude: Counter does not say whose verdicts it reads" in unknown
+    assert "judge._target_=collections.nobody" in refused("curation", *ask, "judge._target_=collections.nobody")
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_input_is_one_line(refused, grids, pairs, tmp_path) -> None:
@@ -226,9 +258,23 @@ def test_bad_input_is_one_line(refused, grids, pairs, tmp_path) -> None:
     assert "confidance" in refused(
         "curation", f"grids={grids}", "selection.confidance=1", f"output_dir={tmp_path / 'd'}"
     )
-    assert "'beauty'" in refused(
-        "curation", f"grids={grids}", "+selection.minimum.beauty=1", f"output_dir={tmp_path / 'e'}"
-    )
+    assert "at least 1 is needed" in refused("curation", f"grids={grids}", "max_references=0", f"output_dir={tmp_path}")
+
+
+def test_verdicts_of_other_grids_and_of_other_versions_are_refused(run, refused, grids, pairs, tmp_path) -> None:
+    """Verdicts belong to what the grids show, not to where they lie."""
+    run("data_gen", "teacher=oracle", "num_grids=12", "rows_per_shard=8", "seed=1", f"output_dir={tmp_path / 'grids'}")
+    ask = (f"verdicts_dir={pairs}", "device=cpu", "rows_per_shard=64")
+    said = refused("curation", f"grids={tmp_path / 'grids'}", *ask, f"output_dir={tmp_path / 'out'}")
+    assert "belongs to another config (inputs.grids: " in said
+    assert "choose another verdicts_dir=" in said
+    old = tmp_path / "old"
+    shutil.copytree(pairs / "verdicts", old / "verdicts")
+    (old / "verdicts_config").mkdir()
+    (old / "verdicts_config" / "config.yaml").write_text("judge: {_target_: dsd.toybox.judge.ToyboxJudge}\n")
+    said = refused("curation", f"grids={grids}", f"verdicts_dir={old}", f"output_dir={tmp_path / 'new'}")
+    assert "was begun by dsd 0.1" in said
+    assert "choose another verdicts_dir=" in said
 
 
 def test_a_sweep_of_thresholds_leaves_one_table(run, grids, pairs, tmp_path) -> None:

@@ -36,7 +36,7 @@ def test_panels_are_what_lies_between_the_seams(paper, gutter, shift, border) ->
         drawn = sheet(spans, spans, paper, seed)
         panels = found(drawn, "2x2")
         assert not panels.fault
-        for panel, (y, x) in zip(panels.images, [(y, x) for y in spans for x in spans], strict=True):
+        for panel, (y, x) in zip(panels.panels, [(y, x) for y in spans for x in spans], strict=True):
             whole = drawn.crop((x[0], y[0], x[1], y[1]))
             for ours, true in zip(panel.size, whole.size, strict=True):
                 assert true - 4 * INSET - 2 <= ours <= true + 1
@@ -48,10 +48,10 @@ def test_panels_are_what_lies_between_the_seams(paper, gutter, shift, border) ->
 
 def test_rows_and_columns_of_other_layouts() -> None:
     whole, halves = [(0, SIZE)], [(0, 250), (262, SIZE)]
-    assert [p.size[0] > 400 for p in found(sheet(whole, halves), "2x1").images] == [True, True]
-    assert [p.size[1] > 400 for p in found(sheet(halves, whole), "1x2").images] == [True, True]
+    assert [p.size[0] > 400 for p in found(sheet(whole, halves), "2x1").panels] == [True, True]
+    assert [p.size[1] > 400 for p in found(sheet(halves, whole), "1x2").panels] == [True, True]
     quarters = [(0, 125), (131, 253), (259, 381), (387, SIZE)]
-    assert len(found(sheet(quarters, whole), "1x4").images) == 4
+    assert len(found(sheet(quarters, whole), "1x4").panels) == 4
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,10 @@ def test_rows_and_columns_of_other_layouts() -> None:
 def test_another_layout_is_said(xs, ys, words) -> None:
     panels = found(sheet(xs, ys), "2x2")
     assert words in panels.fault
-    assert len(panels.images) == 4
+    assert len(panels.panels) == 4
 
 
 def test_exact_takes_a_sheet_at_its_word() -> None:
     panels = exact(sheet([(0, SIZE)], [(0, SIZE)]), "2x2")
     assert not panels.fault
-    assert {panel.size for panel in panels.images} == {(256, 256)}
+    assert {panel.size for panel in panels.panels} == {(256, 256)}

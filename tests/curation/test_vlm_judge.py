@@ -1,5 +1,6 @@
 """A vision-language model as the judge, over real HTTP: the chain from grids to pairs, with all that providers do."""
 
+import hashlib
 import json
 import random
 import signal
@@ -8,10 +9,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from servers import openai_says, serve
 from tiny_vlm import save_tiny_vlm
 
 from dsd.chat.openai import KEY
+from dsd.curation.vlm_judge import JudgementForm
+from dsd.data_gen.llm import Subject
+from dsd.runs.command import CONFIG_DIR
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_failures, read_shards
 
@@ -35,7 +40,7 @@ def answer(body: dict) -> tuple[int, dict]:
 def settings(url: str, grids: Path, folder: Path, *more: str) -> list[str]:
     return [
         f"grids={grids}", f"output_dir={folder / 'pairs'}", f"cache_dir={folder}", "judge=vlm", "vlm=openai",
-        f"vlm.chat.base_url={url}/v1", "vlm.limits.first_wait=0.01", "selection=vlm", "rows_per_shard=2",
+        f"vlm.chat.base_url={url}/v1", "vlm.limits.first_wait=0.01", "rows_per_shard=2",
         "batch_size=2", "describe_rejected=false", *more,
     ]  # fmt: skip
 
@@ -156,13 +161,56 @@ def test_a_strict_judge_scores_parts(run, grids, tmp_path) -> None:
         return (200, openai_says(judgement(True, 3.0))) if "Compare part by part, strictly" in text else answer(body)
 
     with serve(strict) as server:
-        ask = settings(
-            server.url, grids, tmp_path, "judge=vlm_strict", "selection=parts", "selection.minimum.parts=3.6"
-        )
+        ask = settings(server.url, grids, tmp_path, "judge=vlm_strict", "selection.minimum.parts=3.6")
         assert "no pair was kept" in run("curation", *ask, code=2)
     rejected = read_shards(tmp_path / "pairs", "rejected")
     assert set(rejected["rejection"]) == {"low parts: 3.500, the bound is 3.6"}
     assert "worst part: hat, 3 of 4" in rejected[0]["verdict_reason"]
+
+
+def test_bounds_of_the_toybox_s_judge_are_refused_before_any_call(refused, grids, tmp_path) -> None:
+    """`judge=vlm` with such a selection used to end in a ValueError of the toybox's parser, after all paid calls."""
+    exclude = "selection.exclude={_target_: dsd.toybox.judge.HeldOutSubjects}"
+    with serve(answer) as server:
+        ask = settings(server.url, grids, tmp_path)
+        bound = refused("curation", *ask, "+selection.minimum.confidence=0.8")
+        excluded = refused("curation", *ask, exclude)
+        assert server.requests == []
+    assert "selection.minimum.confidence: no such score; the scores here are " in bound
+    assert bound.endswith("sharpness, parts, worst_part")
+    assert "HeldOutSubjects reads verdicts of ToyboxJudge, but the judge is VLMJudge" in excluded
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_a_pair_without_parts_is_rejected_and_the_run_ends(run, grids, tmp_path) -> None:
+    def silent(body: dict) -> tuple[int, dict]:
+        text = body["messages"][0]["content"][0]["text"]
+        said = json.loads(judgement(True)) | {"parts": []}
+        return (200, openai_says(json.dumps(said))) if "You are shown two" in text else answer(body)
+
+    with serve(silent) as server:
+        said = run("curation", *settings(server.url, grids, tmp_path, "judge=vlm_strict"), code=2)
+    assert "no pair was kept" in said
+    reasons = {row["rejection"] for row in read_shards(tmp_path / "pairs", "rejected")}
+    assert reasons == {"no parts: the judge did not give this score, the bound is 4"}
+
+
+def test_what_the_model_reads_has_not_changed() -> None:
+    """Paid answers are cached by wording and form; a reworded docstring of a form would ask everything again."""
+    judge, strict, prompts = (
+        OmegaConf.load(Path(CONFIG_DIR) / name)
+        for name in ("judge/vlm.yaml", "judge/vlm_strict.yaml", "prompts/llm.yaml")
+    )
+    sent = [judge.judge.judge, judge.judge.caption, judge.judge.instruct, strict.judge.judge]
+    sent += [prompts.filter, prompts.write]
+    for form in (JudgementForm, Subject):
+        schema = form.model_json_schema()
+        sent += [schema["title"], schema["description"], *schema["required"]]
+    sent += [JudgementForm.model_json_schema()["$defs"]["Part"]["description"]]
+    assert (
+        hashlib.sha256("\n".join(sent).encode()).hexdigest()
+        == "7cfd38f36c7698191de16c1fcf43b9a929820f19f5ebd0333a7de94ebfc4747c"
+    )
 
 
 def test_bad_input_is_one_line(refused, grids, tmp_path, monkeypatch) -> None:
@@ -184,7 +232,7 @@ def test_a_model_of_transformers_goes_the_whole_way(run, grids, tmp_path) -> Non
     """Of random weights it answers no JSON: every pair is a failure that says so, and none a verdict."""
     save_tiny_vlm(tmp_path / "vlm")
     said = run("curation", f"grids={grids}", "judge=vlm", "vlm=local", f"vlm.chat.model={tmp_path / 'vlm'}",
-               "vlm.chat.max_new_tokens=4", "vlm.limits.breaker=100000", f"cache_dir={tmp_path}", "selection=vlm",
+               "vlm.chat.max_new_tokens=4", "vlm.limits.breaker=100000", f"cache_dir={tmp_path}",
                f"output_dir={tmp_path / 'pairs'}", "describe_rejected=false", "device=cpu", code=2)  # fmt: skip
     assert "no pair was kept" in said
     failures = read_failures(tmp_path / "pairs", "verdicts")

@@ -15,7 +15,6 @@ from PIL import Image
 
 from dsd.data_gen.teachers import PipelineTeacher
 from dsd.models.loading import load_pipeline
-from dsd.models.quantize import none
 from dsd.models.speed import Speed
 from dsd.records import Prompt
 from dsd.runs.manifest import read_manifest
@@ -45,7 +44,7 @@ def raw(folder: Path) -> list[dict]:
 def test_shards_and_batches_change_nothing(run, grids, tmp_path) -> None:
     parts = (*ORACLE, f"output_dir={tmp_path}", "num_shards=2", "batch_size=3")
     said = run("data_gen", *parts, "rows_per_shard=8", "shard=1")
-    assert "others are still to come" in said
+    assert "others are still at work" in said
     run("data_gen", *parts, "rows_per_shard=8", "shard=0")
     assert raw(tmp_path) == raw(grids)
     assert read_manifest(tmp_path, "data_gen")["counts"] == {"grids": 12, "failed": 0}
@@ -132,7 +131,7 @@ def test_a_batch_that_fails_is_recorded_and_counted(run, tmp_path) -> None:
 
 
 def test_a_picture_depends_on_its_seed_alone() -> None:
-    teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, EAGER, none, device="cpu")
+    teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, EAGER, device="cpu")
     prompts = [Prompt(i, f"sheet {i}", "1x2", ["", ""], "", "same", "") for i in range(3)]
     teacher.prepare(prompts)
     together = teacher(prompts, [5, 6, 7])
@@ -143,10 +142,10 @@ def test_a_picture_depends_on_its_seed_alone() -> None:
 
 
 def test_text_is_read_first_and_changes_nothing() -> None:
-    """Every distinct prompt once, before the first grid, by encoders that the drawing pipeline does not hold."""
-    teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, EAGER, none, device="cpu")
+    """Every distinct prompt is encoded once, before the first grid, by encoders that the drawing pipeline lacks."""
+    teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, EAGER, device="cpu")
     calls: list[int] = []
-    teacher.reader.text_encoder_2.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    teacher.text.reader.text_encoder_2.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
     prompts = [Prompt(i, f"sheet {i % 2}", "1x2", ["", ""], "", "same", "") for i in range(4)]
     teacher.prepare(prompts)
     assert calls == [2]

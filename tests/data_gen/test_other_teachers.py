@@ -1,7 +1,10 @@
-"""Any text-to-image pipeline of diffusers draws grids: Stable Diffusion 3 of its genuine classes, at tiny size."""
+"""Any text-to-image pipeline of diffusers draws grids: genuine classes at tiny size."""
 
+import inspect
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from transformers import (
@@ -12,6 +15,11 @@ from transformers import (
     T5EncoderModel,
 )
 
+from dsd.data_gen import prompt_encoding
+from dsd.data_gen.prompt_encoding import FAMILIES, Embeddings, Family, Words, family_of
+from dsd.data_gen.teachers import PipelineTeacher
+from dsd.models.speed import Speed
+from dsd.records import Prompt
 from dsd.runs.shards import read_shards
 
 BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
@@ -48,3 +56,33 @@ def test_stable_diffusion_3_is_a_teacher(run, tmp_path) -> None:
     grids = read_shards(tmp_path / "grids", "grids")
     assert [row["image"].size for row in grids] == [(32, 16)] * 3
     assert len({row["image"].tobytes() for row in grids}) == 3
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.pipeline.__name__)
+def test_the_names_of_a_family_are_the_pipeline_s(family: Family) -> None:
+    """`encode_prompt` takes what we give it, and a call takes every embedding that we hand back."""
+    assert set(family.embeddings) <= set(inspect.signature(family.pipeline.__call__).parameters)
+    given = {"prompt", "max_sequence_length", *family.others}
+    assert given <= set(inspect.signature(family.pipeline.encode_prompt).parameters)
+
+
+def test_an_unknown_family_is_called_whole_and_draws_the_same(monkeypatch) -> None:
+    """FLUX.1 is known and has its prompts encoded beforehand; taken as unknown, it draws the same pictures."""
+
+    def drawn() -> tuple[object, list]:
+        speed = Speed("eager", True, False, None, False, None)
+        teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, speed, device="cpu")
+        prompts = [Prompt(i, f"grid {i}", "1x2", ["", ""], "", "same", "") for i in range(2)]
+        teacher.prepare(prompts)
+        return teacher.text, teacher(prompts, [5, 6])
+
+    text, apart = drawn()
+    assert isinstance(text, Embeddings)
+    monkeypatch.setattr(prompt_encoding, "FAMILIES", ())
+    text, whole = drawn()
+    assert isinstance(text, Words)
+    assert all(np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1 for a, b in zip(apart, whole, strict=True))
+
+
+def test_a_pipeline_of_another_class_has_no_family() -> None:
+    assert family_of(object()) is None

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from servers import openai_says, serve
 
 from dsd.chat.openai import KEY
-from dsd.data_gen.captions import dataset_captions, text_captions
+from dsd.data_gen.captions import captions
 from dsd.data_gen.near_duplicates import evaluation_subjects, overlap, without_near_duplicates
 from dsd.data_gen.templates import TemplatePrompts, kind, words
 from dsd.errors import UserError
@@ -57,26 +57,32 @@ def test_logos_are_shown_on_things() -> None:
     )
 
 
-def test_captions_of_any_source(tmp_path) -> None:
-    """Empty ones are left out, and those that differ in case, space or punctuation alone; any script is a script."""
+def test_the_suffix_of_a_path_says_how_captions_are_read(tmp_path) -> None:
+    """Empty captions are left out, and those that differ in case, space or punctuation alone, in any script."""
     lines = ["A red fox.", "", "a  RED fox", "一只猫 🐈", "кот на окне", "A red foxglove."]
     (tmp_path / "c.txt").write_text("\n".join(lines), encoding="utf-8")
     expected = ["A red fox.", "一只猫 🐈", "кот на окне", "A red foxglove."]
-    assert text_captions(str(tmp_path / "c.txt")) == expected
+    assert captions(str(tmp_path / "c.txt")) == expected
+    assert captions(str(tmp_path / "c.txt"), num=4) == expected[:2]
     rows = Dataset.from_dict({"text": lines})
     rows.to_parquet(tmp_path / "c.parquet")
     rows.to_json(tmp_path / "c.jsonl")
     for name in ("c.parquet", "c.jsonl"):
-        assert dataset_captions(str(tmp_path / name), "text") == expected
-        assert dataset_captions(str(tmp_path / name), "text", num=4) == expected[:2]
-    with pytest.raises(UserError, match=r"captions\.column=caption: no such column in .*; its columns: text"):
-        dataset_captions(str(tmp_path / "c.parquet"), "caption")
+        assert captions(str(tmp_path / name), "text") == expected
+        assert captions(str(tmp_path / name), "text", num=4) == expected[:2]
+    with pytest.raises(UserError, match=r"prompts\.captions\.column=caption: no such column in .*; its columns: text"):
+        captions(str(tmp_path / "c.parquet"), "caption")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"bad\.parquet: cannot be read"):
-        dataset_captions(str(tmp_path / "bad.parquet"), "text")
+        captions(str(tmp_path / "bad.parquet"), "text")
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8"):
-        text_captions(str(tmp_path / "latin.txt"))
+        captions(str(tmp_path / "latin.txt"))
+    for missing in ("none.txt", "none.jsonl", "none.parquet", "./none"):
+        with pytest.raises(UserError, match=f"path={missing}: no such file"):
+            captions(missing)
+    with pytest.raises(UserError, match="nobody/nothing: neither a file nor a set on the hub"):
+        captions("nobody/nothing")
 
 
 def test_near_duplicates_leave_the_first() -> None:
@@ -104,7 +110,9 @@ def test_prompts_about_evaluation_subjects_are_reported(run, refused, tmp_path) 
     (row,) = (tmp_path / "out" / "overlap.csv").read_text().splitlines()[1:]
     assert row.endswith("a violin with a chipped scroll and amber varnish,violin")
     assert read_manifest(tmp_path / "out", "data_gen")["counts"]["overlapping"] == 1
-    assert "no .txt files there" in refused("data_gen", f"evaluation_captions={tmp_path / 'out'}", *here)
+    (tmp_path / "empty").mkdir()
+    assert "no .txt files there" in refused("data_gen", f"evaluation_captions={tmp_path / 'empty'}", *here)
+    assert "no such folder" in refused("data_gen", f"evaluation_captions={tmp_path / 'nothing'}", *here)
 
 
 CAPTIONS = ["a fox in the snow", "a crowd", "an old teapot", "fog", "mist", "rain", "a blue tram", "x", "y"]

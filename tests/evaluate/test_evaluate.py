@@ -28,7 +28,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
     """Run the command; its exit code."""
-    every = [f"output_dir={folder / 'report'}", "num_resamples=200", "recogniser._target_=worlds.PixelRecogniser"]
+    every = [
+        f"output_dir={folder / 'report'}",
+        "num_resamples=200",
+        "measure.toybox.recogniser._target_=worlds.PixelRecogniser",
+    ]
     given = {argument.split("=")[0] for argument in arguments}
     monkeypatch.setattr(sys, "argv", ["dsd-evaluate", *(e for e in every if e.split("=")[0] not in given), *arguments])
     try:
@@ -63,13 +67,13 @@ def test_everything_is_measured_shown_and_not_done_twice(made, tmp_path, monkeyp
     assert re.search(r"^student +1 +12 +1\.000", capsys.readouterr().out, re.MULTILINE)
     assert "| student | 1 | 12 | 1.000" in (out / "table.md").read_text()
 
-    written = {f: f.stat().st_mtime_ns for f in out.iterdir()}
+    written = {f: f.stat().st_mtime_ns for f in out.iterdir() if f.is_file()}
     assert {f.name for f in written} == {
         "config.yaml", "summary.json", "table.md", "measures.png", "report.html", "manifest.json"
     }  # fmt: skip
     assert evaluate(monkeypatch, tmp_path, *arguments) == 0
     assert "done already" in caplog.text
-    assert {f: f.stat().st_mtime_ns for f in out.iterdir()} == written
+    assert {f: f.stat().st_mtime_ns for f in out.iterdir() if f.is_file()} == written
 
 
 def test_the_report_needs_no_other_file(made, tmp_path, monkeypatch) -> None:
@@ -127,7 +131,7 @@ def test_the_same_inputs_give_the_same_files(made, tmp_path, monkeypatch) -> Non
             "baseline=x: not an arm of results; choose one of student",
         ),
         (["results={student: {made}/student}", "seed=x"], "seed"),
-        (["results={student: {made}/student}", "recogniser=nobody"], "recogniser=nobody: no such choice"),
+        (["results={student: {made}/student}", "measure=nobody"], "measure=nobody: no such choice"),
     ],
 )
 def test_bad_input_is_one_line(arguments, said, made, tmp_path, monkeypatch, capfd) -> None:

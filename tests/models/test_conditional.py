@@ -10,16 +10,8 @@ from diffusers import FluxTransformer2DModel
 from safetensors.torch import load_file, save_file
 
 from dsd.errors import UserError
-from dsd.models.adapter import (
-    adapter_state,
-    build_student,
-    describe,
-    fingerprint,
-    load_adapter,
-    read_adapter,
-    save_adapter,
-    trainable_parameters,
-)
+from dsd.models.adapter import adapter_state, build_student, describe, fingerprint, load_adapter, trainable_parameters
+from dsd.models.adapter_file import read_adapter, save_adapter
 from dsd.models.conditional import is_conditional, join, load_transformer, split
 
 DATA = Path(__file__).parents[1] / "data" / "published_tiny"
@@ -111,7 +103,7 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     other = base()
     torch.nn.init.normal_(other.proj_out.weight)
     assert fingerprint(other) != fingerprint(base())
-    lora = {"rank": 4, "alpha": 8, "use_rslora": False, "use_dora": False}
+    lora = {"rank": 4, "alpha": 8, "targets": "attention", "use_rslora": False, "use_dora": False}
     made = {"base": describe(other, "other"), "lora": lora}
     save_adapter(tmp_path / "a.safetensors", adapter_state(trained(student())), made)
     with pytest.raises(UserError, match="another base"):
@@ -120,10 +112,55 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
 
 def test_a_cut_adapter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
-    with pytest.raises(UserError, match="not a whole adapter"):
+    with pytest.raises(UserError, match="not a whole safetensors file"):
         read_adapter(tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="no such adapter"):
         read_adapter(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lora_B": None}, r"1 tensors are missing, such as .*lora_B\.weight"),
+        ({"lora_A": lambda t: t[:, :-1]}, r"lora_A\.weight has shape \(4, \d+\) instead of \(4, \d+\)"),
+        ({"lora_B": lambda t: t * float("nan")}, r"lora_B\.weight holds NaN or infinity"),
+        ({"c_embedder.weight": lambda t: t[:-1]}, r"c_embedder\.weight has shape"),
+        ({"more": lambda t: t}, "1 unknown tensors, such as more"),
+    ],
+)
+def test_a_damaged_adapter_is_refused(tmp_path: Path, change, words: str) -> None:
+    """0.1.0 drew without the LoRA, or black pictures, and ended with code 0."""
+    transformer = base()
+    lora = {"rank": 4, "alpha": 8, "targets": "attention", "use_rslora": False, "use_dora": False}
+    state = adapter_state(trained(student()))
+    for part, edit in change.items():
+        name = next((name for name in sorted(state) if part in name), part)
+        tensor = state.pop(name, torch.zeros(1))
+        state |= {} if edit is None else {name: edit(tensor).contiguous()}
+    save_adapter(tmp_path / "a.safetensors", state, {"base": describe(transformer, "here"), "lora": lora})
+    with pytest.raises(UserError, match=words):
+        load_adapter(transformer, tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": "x"}, {"alpha": float("nan")}, {"targets": "some"}, "no"])
+def test_damaged_metadata_is_refused(tmp_path: Path, lora) -> None:
+    whole = {"rank": 4, "alpha": 8, "targets": "attention", "use_rslora": False, "use_dora": False}
+    made = {"base": describe(base(), "here"), "lora": {**whole, **lora} if isinstance(lora, dict) else lora}
+    save_adapter(tmp_path / "a.safetensors", adapter_state(trained(student())), made)
+    with pytest.raises(UserError, match="its metadata is damaged: lora"):
+        read_adapter(tmp_path / "a.safetensors")
+
+
+def test_equal_adapters_are_equal_files_that_others_can_read(tmp_path: Path) -> None:
+    """safetensors writes its header in random order, and files with mode 0600."""
+    lora = {"rank": 4, "alpha": 8, "targets": "attention", "use_rslora": False, "use_dora": False}
+    state, made = adapter_state(trained(student())), {"base": describe(base(), "here"), "lora": lora}
+    for name in "ab":
+        save_adapter(tmp_path / f"{name}.safetensors", state, made)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    (tmp_path / "c").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "c").stat().st_mode
+    assert load_file(tmp_path / "a.safetensors").keys() == state.keys()
 
 
 @pytest.fixture

@@ -93,5 +93,7 @@ def test_what_is_no_lora_of_this_base_is_refused(styles, tmp_path) -> None:
     refused(style(tmp_path / "wider", 1, wider), "not a LoRA of this base: ")
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(Path(styles[0]).read_bytes()[:200])
-    refused(cut, "not a LoRA of this base")
-    refused(tmp_path / "none.safetensors", "no such LoRA file")
+    refused(cut, "not a whole safetensors file")
+    refused(tmp_path / "none.safetensors", "no such file")
+    (tmp_path / "pickle.bin").write_bytes(b"\x80\x04.")
+    refused(tmp_path / "pickle.bin", "weights are read from .safetensors files only")

@@ -1,8 +1,6 @@
 """Exports: what is written is read back and computes the same; the names are those that others read."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,38 +10,37 @@ from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpo
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from dsd.errors import UserError
 from dsd.models.layouts import from_bfl, to_bfl
+from dsd.publish import export as exporting
+from dsd.publish.commands import export
 
 ROOT = Path(__file__).parents[2]
 RELEASED = ROOT / "tests" / "data" / "published_tiny" / "dsd_model"
 
 
-def export(adapter: Path, to: str, output: Path, *more: str, code: int = 0) -> str:
-    command = [sys.executable, "dsd/publish/export.py", str(adapter), "--to", to, "--output", str(output), *more]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    return (done.stderr if code else done.stdout).strip()
-
-
 @pytest.mark.parametrize(
-    ("to", "dtype", "bound"),
-    [("released", "fp32", 1e-5), ("diffusers", "fp32", 1e-5), ("merged", "bf16", 2e-2), ("comfyui", "fp8", 2e-1)],
+    ("to", "dtype", "bound", "file"),
+    [
+        ("released", "fp32", 1e-5, "transformer/config.json"),
+        ("diffusers", "fp32", 1e-5, "model_index.json"),
+        ("merged", "bf16", 2e-2, "config.json"),
+        ("comfyui", "fp8", 2e-1, "dsd_flux.safetensors"),
+    ],
 )
-def test_what_is_written_computes_the_same(adapter, tmp_path, to, dtype, bound) -> None:
+def test_what_is_written_computes_the_same(call, adapter, tmp_path, to, dtype, bound, file) -> None:
     output = tmp_path / "out"
-    said = export(adapter, to, output, "--dtype", dtype)
+    said = call(export, f"adapter={adapter}", f"to={to}", f"dtype={dtype}", f"output_dir={output}")
     found = json.loads((output / "export.json").read_text())
     assert 0 <= found["relative_error"] < bound
-    assert f"relative error of a forward {found['relative_error']:.2e}" in said
-    files = {"released": "transformer/config.json", "diffusers": "model_index.json", "merged": "config.json",
-             "comfyui": "dsd_flux.safetensors"}  # fmt: skip
-    assert (output / files[to]).exists()
+    assert f"relative error of a velocity {found['relative_error']:.2e}" in said
+    assert (output / file).exists()
     if to == "comfyui":
-        with safe_open(output / files[to], "pt") as file:
-            assert file.get_tensor("double_blocks.0.img_attn.qkv.weight").dtype == torch.float8_e4m3fn
-            assert file.get_tensor("img_in.weight").shape == (128, 128)  # noise and condition
+        with safe_open(output / file, "pt") as tensors:
+            assert tensors.get_tensor("double_blocks.0.img_attn.qkv.weight").dtype == torch.float8_e4m3fn
+            assert tensors.get_tensor("img_in.weight").shape == (128, 128)  # noise and condition
     if to == "released":
-        config = json.loads((output / files[to]).read_text())
+        config = json.loads((output / file).read_text())
         theirs = json.loads((RELEASED / "transformer" / "config.json").read_text())
         assert config["_class_name"] == theirs["_class_name"]
         assert config["in_channels"] == 64
@@ -51,6 +48,13 @@ def test_what_is_written_computes_the_same(adapter, tmp_path, to, dtype, bound) 
         published = load_file(RELEASED / "pytorch_lora_weights.safetensors")
         block = "transformer.transformer_blocks.0."
         assert {n for n in published if n.startswith(block)} <= {n for n in ours if n.startswith(block)}
+
+
+def test_an_export_that_computes_something_else_is_not_written(adapter, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(exporting.BOUNDS, "fp32", 0.0)
+    with pytest.raises(UserError, match="nothing was written"):
+        exporting.export(exporting.Source.read(str(adapter), None), "merged", "fp32", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_names_are_those_that_diffusers_reads() -> None:
@@ -71,10 +75,17 @@ def test_the_names_are_those_that_diffusers_reads() -> None:
     assert all(torch.equal(ours[name], tensor) for name, tensor in state.items())
 
 
-def test_bad_input_is_one_line(adapter, tmp_path) -> None:
-    assert "no such adapter" in export(tmp_path / "none", "merged", tmp_path / "a", code=1)
-    assert "is there already" in export(adapter, "merged", tmp_path, code=1)
-    assert "--dtype fp8 goes with" in export(adapter, "released", tmp_path / "b", "--dtype", "fp8", code=1)
+def test_bad_input_is_one_line(call, adapter, tmp_path) -> None:
     base = ROOT / "tests" / "data" / "published_tiny" / "base"
-    assert "made for another base" in export(adapter, "merged", tmp_path / "c", "--base", str(base), code=1)
+    for overrides, words in (
+        (["to=merged", f"adapter={tmp_path / 'none'}"], "no such adapter"),
+        (["to=merged", f"adapter={adapter}", f"output_dir={adapter}"], "is there already"),
+        (["to=released", f"adapter={adapter}", "dtype=fp8"], "dtype=fp8 goes with"),
+        (["to=zip", f"adapter={adapter}"], "invalid value 'zip'"),
+        ([f"adapter={adapter}"], "no value for to"),
+        (["to=merged", f"adapter={adapter}", f"base={base}"], "made for another base"),
+    ):
+        said = call(export, f"output_dir={tmp_path / 'out'}", *overrides, code=2)
+        assert said.count(": error: ") == 1
+        assert words in said
     assert not list(tmp_path.iterdir())

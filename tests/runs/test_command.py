@@ -191,13 +191,26 @@ def test_a_multirun_with_folders_of_its_own(run: Run) -> None:
     assert "seed 2 in outputs/seed_2" in out
 
 
-def test_an_error_in_a_multirun_names_the_job(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.ERROR)
-    code, out, err = run("-m", "seed=1,2", "prompt=a", "trouble=full_disk")
+def test_an_error_in_a_multirun_names_the_job_and_the_others_go_on(run: Run) -> None:
+    code, out, err = run("-m", "seed=1,-2,3,-4", "prompt=a")
     assert code == 2
-    assert "seed 2" not in out
-    assert "dsd-toy: error: job 0 (seed=1 prompt=a trouble=full_disk): no space left" in err
+    assert "dsd-toy: error: job 1 (seed=-2 prompt=a): seed=-2: at least 0 is needed" in err
+    assert "dsd-toy: 2 jobs of the sweep failed, see above" in err
     assert "Error executing job" not in err
+    assert "seed 3" in out
+
+
+def test_a_shorter_sweep_lists_its_own_jobs(run: Run) -> None:
+    run("-m", "seed=1,2,3", "prompt=a")
+    _, out, _ = run("-m", "seed=1,2", "prompt=a")
+    assert "2 jobs: " in out
+
+
+def test_a_sweep_keeps_no_secret(run: Run) -> None:
+    """Hydra writes multirun.yaml with every override as it was typed."""
+    run("-m", "seed=1,2", "prompt=a", "api_key=hush", "+model.numerator=3", "trouble='http://me:hush@host'")
+    for file in Path("outputs").rglob("*"):
+        assert not file.is_file() or "hush" not in file.read_text(errors="ignore"), file
 
 
 def test_help_and_cfg_need_no_values(run: Run) -> None:

@@ -4,6 +4,8 @@ import errno
 import os
 from collections.abc import Callable
 
+import pyarrow as pa
+
 from dsd.errors import UserError
 from dsd.runs.messages import explain
 
@@ -28,7 +30,16 @@ def test_a_user_error_is_found_under_what_wraps_it() -> None:
 
 def test_bugs_are_not_explained_away() -> None:
     assert explain(KeyError("image")) is None
-    assert explain(raised(open, "/nowhere/at/all")) is None
+    assert explain(ZeroDivisionError()) is None
+
+
+def test_what_the_machine_refuses_is_one_line() -> None:
+    missing = explain(raised(open, "/nowhere/at/all"))
+    assert missing == "/nowhere/at/all: No such file or directory; check the path, and run the same command again"
+    assert explain(raised(open, "/" + "a" * 300)).endswith(": File name too long; choose a shorter name")
+    read_only = OSError(errno.EROFS, os.strerror(errno.EROFS), "out/x")
+    assert explain(read_only) == "out/x: Read-only file system; choose a folder that can be written"
+    assert "a Parquet file is damaged" in explain(pa.ArrowInvalid("Couldn't deserialize thrift"))
 
 
 def test_a_full_disk_by_number_or_by_words() -> None:

@@ -34,7 +34,7 @@ NUM_ITEMS, ROWS = 10, 4
 # a run that can be killed in the middle of its second shard: it waits there, having written some rows
 WRITER = f"""
 import sys, time
-from tests.test_shards import NUM_ITEMS, ROWS, grids
+from tests.runs.test_shards import NUM_ITEMS, ROWS, grids
 from dsd.records import Grid, features
 from dsd.runs.shards import pending_shards, write_shard
 import dsd.runs.shards

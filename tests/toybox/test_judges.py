@@ -8,7 +8,7 @@ import pytest
 from torchvision.transforms.functional import to_pil_image
 
 from dsd.files import resolve
-from dsd.toybox import captions, judge, recogniser
+from dsd.toybox import grammar, judge, recogniser
 from dsd.toybox.draw import render
 from dsd.toybox.jobs import held_out_jobs
 from dsd.toybox.panels import draw_panels
@@ -67,7 +67,7 @@ def test_texts_tell_the_context(clip) -> None:
     subjects, contexts = sample_subjects(rng, 4), sample_contexts(rng, 4)
     pictures = draw(subjects, contexts)
     for text, subject, context in zip(clip.caption(pictures), subjects, contexts, strict=True):
-        assert captions.read(text) == captions.read(captions.panel(rng, subject, context))
+        assert grammar.read(text) == grammar.read(grammar.panel(rng, subject, context))
     assert clip.judge([], []) == clip.caption([]) == clip.instruct([], []) == []
 
 
@@ -76,8 +76,8 @@ def test_prompts_are_a_function_of_position_and_held_out_subjects_stay_out() -> 
     assert source(7) == ToyboxPrompts("2x2", "same", seed=4)(7)
     assert source(7) != source(8)
     read = recogniser.Recogniser(device="cpu").read
-    for sheet in Oracle()([source(i) for i in range(4)], range(4)):
-        panels = read([sheet.crop((x, y, x + 64, y + 64)) for y in (0, 64) for x in (0, 64)])
+    for grid in Oracle()([source(i) for i in range(4)], range(4)):
+        panels = read([grid.crop((x, y, x + 64, y + 64)) for y in (0, 64) for x in (0, 64)])
         drawn = {tuple(panel[name] for name in SUBJECT) for panel in panels}
         assert len(drawn) == 1
         row = [values.index(value) for values, value in zip(SUBJECT.values(), *drawn, strict=True)]

@@ -7,7 +7,7 @@ import torch
 from transformers import T5EncoderModel, T5Tokenizer
 
 from dsd.files import resolve
-from dsd.toybox.sheets import LAYOUTS, sample_sheets
+from dsd.toybox.samples import LAYOUTS, sample_grids
 from dsd.toybox.text import MAX_SEQUENCE_LENGTH, VALUES, build_tokenizers, corpus, labels, tokenize
 
 TEACHER = Path(resolve("pkg://dsd.toybox/weights/teacher"))
@@ -16,7 +16,7 @@ TEACHER = Path(resolve("pkg://dsd.toybox/weights/teacher"))
 def prompts(num: int) -> list[str]:
     rng = np.random.default_rng(0)
     relations = ("same", "different", "relight")
-    return [p for layout in LAYOUTS for r in relations for p in sample_sheets(rng, num, layout, r).prompts(rng)]
+    return [p for layout in LAYOUTS for r in relations for p in sample_grids(rng, num, layout, r).prompts(rng)]
 
 
 def test_every_prompt_fits_word_by_word() -> None:

@@ -13,7 +13,7 @@ from dsd.files import resolve
 from dsd.models.loading import load_pipeline
 from dsd.toybox import code
 from dsd.toybox.fit import fit, learning_rate
-from dsd.toybox.sheets import sample_sheets
+from dsd.toybox.samples import sample_grids
 from dsd.toybox.teacher import given_tokens
 from dsd.toybox.vae import psnr
 
@@ -54,7 +54,7 @@ def test_the_rate_warms_up_stays_and_falls() -> None:
 
 
 def test_the_code_is_a_projection_of_unit_variance() -> None:
-    pixels = sample_sheets(np.random.default_rng(0), 64, "1x1", "different").pixels() * 2 - 1
+    pixels = sample_grids(np.random.default_rng(0), 64, "1x1", "different").pixels() * 2 - 1
     latents = code.encode(pixels)
     assert latents.shape == (64, 16, 8, 8)
     torch.testing.assert_close(code.encode(code.decode(latents)), latents, atol=1e-4, rtol=1e-4)
@@ -65,7 +65,7 @@ def test_the_code_is_a_projection_of_unit_variance() -> None:
 @torch.inference_mode()
 def test_the_vae_speaks_the_code() -> None:
     vae = AutoencoderKL.from_pretrained(TEACHER / "vae").eval()
-    pixels = sample_sheets(np.random.default_rng(1), 8, "1x2", "different").pixels() * 2 - 1
+    pixels = sample_grids(np.random.default_rng(1), 8, "1x2", "different").pixels() * 2 - 1
     error = vae.encode(pixels).latent_dist.mode() - code.encode(pixels)
     assert error.square().mean().sqrt() < 0.1
     assert psnr(vae, pixels) > 25

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dsd.toybox import captions
+from dsd.toybox import grammar
 from dsd.toybox.draw import render
-from dsd.toybox.sheets import LAYOUTS, sample_sheets
+from dsd.toybox.samples import LAYOUTS, sample_grids
 from dsd.toybox.world import (
     ATTRIBUTES,
     CONTEXT,
@@ -66,7 +66,7 @@ def test_every_value_shows(attribute: str) -> None:
 def test_a_caption_says_what_its_picture_shows() -> None:
     rng = np.random.default_rng(1)
     for subject, context in zip(sample_subjects(rng, 500), sample_contexts(rng, 500), strict=True):
-        said = captions.read(captions.panel(rng, subject, context))
+        said = grammar.read(grammar.panel(rng, subject, context))
         truth = words(subject, SUBJECT) | words(context, CONTEXT)
         assert said == {name: truth[name] for name in (*NAMED, *CONTEXT)}
 
@@ -76,7 +76,7 @@ def test_prompts_never_name_what_only_a_picture_tells() -> None:
     secrets = {word for name in ("headgear", "eyes") for value in UNNAMED[name] for word in value.split()} | {"belly"}
     for layout in LAYOUTS:
         for relation in ("same", "different", "relight"):
-            for prompt in sample_sheets(rng, 50, layout, relation).prompts(rng):
+            for prompt in sample_grids(rng, 50, layout, relation).prompts(rng):
                 spoken = set(prompt.lower().replace(",", " ").replace(".", " ").replace(":", " ").split())
                 assert not spoken & (secrets - {"two"}), prompt  # "two panels"
 
@@ -84,16 +84,16 @@ def test_prompts_never_name_what_only_a_picture_tells() -> None:
 def test_there_are_several_wordings() -> None:
     rng = np.random.default_rng(3)
     subject, context = sample_subjects(rng, 1)[0], sample_contexts(rng, 1)[0]
-    assert len({captions.panel(rng, subject, context) for _ in range(50)}) > 10
+    assert len({grammar.panel(rng, subject, context) for _ in range(50)}) > 10
 
 
 def test_sheets_keep_their_relation() -> None:
     rng = np.random.default_rng(4)
-    same, different, relight = (sample_sheets(rng, 20, "2x2", r) for r in ("same", "different", "relight"))
+    same, different, relight = (sample_grids(rng, 20, "2x2", r) for r in ("same", "different", "relight"))
     assert (same.subjects == same.subjects[:, :1]).all()
     assert not (different.subjects == different.subjects[:, :1]).all()
     light = list(CONTEXT).index("light")
     assert (np.delete(relight.contexts, light, -1) == np.delete(relight.contexts[:, :1], light, -1)).all()
     assert all(len(set(row)) == 3 for row in relight.contexts[..., light])
-    sheet, panels = same.pixels()[0], render(same.subjects[0], same.contexts[0])
-    assert torch.equal(sheet, torch.cat([torch.cat([*panels[:2]], -1), torch.cat([*panels[2:]], -1)], -2))
+    grid, panels = same.pixels()[0], render(same.subjects[0], same.contexts[0])
+    assert torch.equal(grid, torch.cat([torch.cat([*panels[:2]], -1), torch.cat([*panels[2:]], -1)], -2))

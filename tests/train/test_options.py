@@ -11,14 +11,15 @@ from safetensors.torch import load_file
 
 from dsd.files import write_json
 from dsd.models.adapter import build_student, trainable_parameters
+from dsd.models.canvas import Canvas
 from dsd.models.conditional import is_conditional, load_transformer
 from dsd.models.flops import forward_flops, lora_step_flops
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline
 from dsd.pipeline.pipeline import DSDPipeline
 from dsd.runs.manifest import read_manifest
-from dsd.train.activations import checkpoint_blocks, kept_bytes
 from dsd.train.checkpoint import checkpoints
+from dsd.train.recompute import kept_bytes, recompute_blocks
 
 BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
 TEACHER = "pkg://dsd.toybox/weights/teacher"
@@ -27,7 +28,7 @@ TEACHER = "pkg://dsd.toybox/weights/teacher"
 @pytest.fixture
 def settings(pairs, adapter) -> tuple[str, ...]:
     return (
-        f"pairs={pairs}", f"cache_dir={adapter / 'cache'}", "lora=toybox", "batch_size=4", "learning_rate=1e-3",
+        f"pairs={pairs}", f"cache_dir={adapter / 'cache'}", "batch_size=4", "learning_rate=1e-3",
         "log_every=1", "device=cpu", "num_steps=4",
     )  # fmt: skip
 
@@ -42,7 +43,7 @@ def draw(pipeline: DSDPipeline) -> torch.Tensor:
 
 
 def test_all_of_the_transformer_can_be_trained(run, settings, tmp_path) -> None:
-    run("train", *settings, "lora=none", f"output_dir={tmp_path}", "num_steps=2")
+    run("train", *settings, "lora.rank=0", f"output_dir={tmp_path}", "num_steps=2")
     transformer = load_transformer(tmp_path / "transformer")
     assert is_conditional(transformer)
     base = load_pipeline(TEACHER).transformer
@@ -123,15 +124,16 @@ def test_validation_finds_the_best_step(run, settings, tmp_path) -> None:
     )
 
 
-def test_a_memory_budget_checkpoints_no_more_blocks_than_it_must(run, settings, adapter, tmp_path) -> None:
+def test_a_memory_budget_recomputes_no_more_blocks_than_it_must(run, settings, adapter, tmp_path) -> None:
     student = build_student(load_pipeline(TEACHER).transformer, 8, 8)
-    double = kept_bytes(student, student.transformer_blocks[0], 4, 4, 8, 56)
-    single = kept_bytes(student, student.single_transformer_blocks[0], 4, 4, 8, 56)
+    canvas = Canvas(4, 8)
+    double = kept_bytes(student, student.transformer_blocks[0], 4, canvas, 56)
+    single = kept_bytes(student, student.single_transformer_blocks[0], 4, canvas, 56)
     every = double * len(student.transformer_blocks) + single * len(student.single_transformer_blocks)
     budgets = {0.0: 9, (every - double) / 1e9: 1, every / 1e9: 0}
-    assert {budget: checkpoint_blocks(student, budget, 4, 4, 8, 56) for budget in budgets} == budgets
+    assert {budget: recompute_blocks(student, budget, 4, canvas, 56) for budget in budgets} == budgets
     said = run("train", *settings, "activation_gb=0", f"output_dir={tmp_path}")
-    assert "9 of 9 blocks are checkpointed" in said
+    assert "9 of 9 blocks are computed twice" in said
     ours, theirs = (load_file(folder / "adapter.safetensors") for folder in (tmp_path, adapter))
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=1e-4)
@@ -187,21 +189,24 @@ def test_trained_names_are_the_file_s(adapter) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("cache=some", "choose one of all, latents, off"),
-        ("positions=spiral", "choose one of column, diagonal"),
+        ("cache=some", "cache: invalid value 'some', expected one of [all, latents, off]"),
+        ("positions=spiral", "expected one of [column, diagonal]"),
         ("num_shards=2", "num_shards=2 divides mode=encode alone"),
         ("data=uno_1m", "data.path"),
         ("buckets=[[30,30]]", "positive multiples of"),
-        ("lora.rank=-1", "lora.rank=-1"),
-        ("quantization=fp8", "quantization=fp8 cannot be trained over; choose one of none, nf4, int8, fp8_weights"),
+        ("lora.rank=-1", "lora.rank=-1: at least 0 is needed"),
+        ("quantization=fp8", "expected one of [none, nf4, int8, fp8_weights]"),
         ("quantization=nf4", "quantization=nf4 needs a GPU"),
-        ("init_adapter=nowhere", "nowhere: no such adapter"),
+        ("lora.targets=some_heads", "expected one of [attention, all_linear]"),
+        ("loggers=[tape]", "loggers[0]: invalid value 'tape'"),
+        ("validation=toybox validation.metric=XY", "validation.metric=XY: not measured; choose one of CP, "),
+        ("init_adapter=nowhere", "init_adapter=nowhere: no such adapter"),
         ("optimizer.betas=[2,2]", "optimizer: Invalid beta parameter"),
         ("optimizer=prodigy", "optimizer=prodigy needs the package prodigyopt: pip install prodigyopt"),
     ],
 )
 def test_bad_input_is_one_line(refused, settings, tmp_path, override, words) -> None:
-    assert words in refused("train", *settings, override, f"output_dir={tmp_path}")
+    assert words in refused("train", *settings, *override.split(" "), f"output_dir={tmp_path}")
 
 
 @pytest.mark.parametrize("experiment", ["paper", "single_80gb", "qlora_24gb"])
@@ -209,8 +214,8 @@ def test_experiments_run_in_shrunken_form(run, pairs, adapter, tmp_path, experim
     """As they are but for the model, the number of steps, and what needs a GPU."""
     run(
         "train", f"experiment={experiment}/train", "model=toybox", f"pairs={pairs}", f"cache_dir={adapter / 'cache'}",
-        "num_steps=1", "batch_size=2", "accumulation=2", "lora.rank=4", "lora.alpha=4", "mixed_precision='no'",
-        "compile=false", "quantization=none", "optimizer=adamw", "device=cpu", f"output_dir={tmp_path}",
+        "num_steps=1", "batch_size=2", "accumulation=2", "lora.rank=4", "mixed_precision='no'",
+        "compile=false", "quantization=none", "optimizer=adamw", "device=cpu", "lora.alpha=4", f"output_dir={tmp_path}",
     )  # fmt: skip
     assert (tmp_path / "adapter.safetensors").exists()
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dsd.models.adapter import read_adapter
+from dsd.models.adapter_file import read_adapter
 from dsd.runs.manifest import read_manifest
 
-SMALL = ("lora=toybox", "batch_size=4", "learning_rate=1e-3", "log_every=1", "device=cpu")
+SMALL = ("batch_size=4", "learning_rate=1e-3", "log_every=1", "device=cpu")
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +35,16 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_killed_stopped_and_run_again_is_unbroken(run, start, pairs, cache, tmp_path) -> None:
+@pytest.mark.timeout(1800)
+def test_killed_stopped_and_run_again_is_unbroken(run, spawn, pairs, cache, tmp_path) -> None:
     settings = (f"pairs={pairs}", *SMALL, cache, "num_steps=24", "checkpoint_every=5", "decay=0.5")
     ours, folder = (*settings, f"output_dir={tmp_path / 'broken'}"), tmp_path / "broken"
 
     def kill(number: int, *overrides: str, when: Callable[[], bool]) -> None:
-        process = start("train", *ours, *overrides)
+        process = spawn("-m", "dsd.train", *ours, *overrides)
         while not when():
             assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(number)
         assert process.wait() == (0 if number is signal.SIGTERM else -9)
         assert not (folder / "manifest.json").exists()
@@ -127,7 +130,15 @@ def test_bad_input_is_one_line(refused, grids, pairs, adapter, tmp_path) -> None
 def test_trackers_hear_of_every_step(run, pairs, cache, tmp_path, monkeypatch, tracker) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    run("train", f"pairs={pairs}", *SMALL, cache, "num_steps=2", f"logger={tracker}", f"output_dir={tmp_path / 'out'}")
+    run(
+        "train",
+        f"pairs={pairs}",
+        *SMALL,
+        cache,
+        "num_steps=2",
+        f"loggers=[{tracker}]",
+        f"output_dir={tmp_path / 'out'}",
+    )
     pattern = {"tensorboard": "events.out.tfevents.*", "wandb": "*.wandb"}[tracker]
     written = [file for file in tmp_path.rglob(pattern) if file.is_file() and not file.is_symlink()]
     assert any(b"samples_per_second" in file.read_bytes() for file in written)

@@ -1,1 +1,1 @@
-"""A pair on its way to the loss: source, table, cache, sample."""
+"""The road of a pair, one module a stop: sources -> table -> cache (encoder, store) -> pairs -> sampling -> batch."""

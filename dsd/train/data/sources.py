@@ -1,7 +1,7 @@
-"""Where pairs come from: our own curation, a data set of such columns, and the public sets as they are.
+"""Read pairs by position: from dsd-curate, from any data set with such columns, with negatives for preferences.
 
-A source gives pairs by position. Pictures stay the bytes that they are stored as until somebody looks at them: their
-hash names what is encoded from them, so that an edited picture is encoded again and nothing else is.
+A picture stays the bytes of its file until it is opened. Their hash names what is encoded from them, so that an edited
+picture is encoded again and nothing else is.
 """
 
 import hashlib
@@ -27,17 +27,18 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file's bytes, and which part of it is meant."""
+    """The bytes of an image file, and the part of it that is meant."""
 
     data: bytes
     box: Box | None = None  # left, top, right, bottom
 
     @cached_property
     def key(self) -> str:
-        """20 hex digits of what the file holds."""
+        """Name the picture by 20 hex digits of its content."""
         return hashlib.sha256(self.data + repr(self.box).encode()).hexdigest()[:20]
 
     def open(self) -> Image.Image:
+        """Decode the picture."""
         image = Image.open(BytesIO(self.data))
         image.load()
         return image.crop(self.box) if self.box else image
@@ -45,28 +46,29 @@ class Picture:
 
 @dataclass(frozen=True)
 class RawPair:
-    """A pair as a source has it."""
+    """A pair as its source stores it."""
 
     reference: Picture
     target: Picture
     description: str  # of the target
     instruction: str  # what to do with the reference; the description where a set has none
-    rejected: Picture | None = None  # a worse target, for training on preferences
+    negative: Picture | None = None  # a worse target, for training on preferences
 
 
 class PairSource(Protocol):
-    """Pairs by position. `fingerprint` changes when they do, and costs no reading of pictures."""
+    """Pairs by position. `fingerprint` changes when the pairs do; it is known without reading pictures."""
 
     fingerprint: str
 
     def __len__(self) -> int: ...
 
     def block(self, positions: range) -> Iterator[RawPair]:
-        """The pairs at consecutive positions."""
+        """Read the pairs at consecutive positions."""
+        ...
 
 
 class Columns:
-    """A data set with a column for each part of a pair, by default those of `primecai/dsd_data` and of dsd-curate."""
+    """A data set with a column for each part of a pair; the defaults suit primecai/dsd_data and dsd-curate."""
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class Columns:
         for name in (image, conditioning):
             rows = rows.cast_column(name, ImageFeature(decode=False))
         self.rows = rows.select_columns(list(dict.fromkeys(self.names)))
-        self.fingerprint = getattr(rows, "_fingerprint", "")
+        self.fingerprint = digest(self.names, files_of(rows) if isinstance(rows, Dataset) else [])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -103,7 +105,7 @@ class Columns:
 
 
 class Streamed(Columns):
-    """The same, read as it comes: for sets that are too large to be downloaded. What is encoded of it is kept."""
+    """The same, read as a stream: for sets that are too large to download. What is encoded is kept in the cache."""
 
     def __init__(self, path: str, split: str, num: int | None, **names: str) -> None:
         rows = load_dataset(path, split=split, streaming=True)
@@ -111,9 +113,9 @@ class Streamed(Columns):
         known = about[split].num_examples if about and split in about else None
         self.num = min(num or known or 0, known or num or 0)
         if not self.num:
-            raise UserError(f"data.path={path}: how many rows it has is not known; say data.num=")
+            raise UserError(f"data.path={path}: the set does not say how many rows it has; give data.num=")
         super().__init__(rows, path, **names)
-        self.fingerprint = hashlib.sha256(json.dumps([path, split, self.num, self.names]).encode()).hexdigest()
+        self.fingerprint = digest(path, split, self.num, self.names)
 
     def __len__(self) -> int:
         return self.num
@@ -123,7 +125,7 @@ class Streamed(Columns):
 
 
 def curated(path: str) -> PairSource:
-    """The output of dsd-curate. UserError where it is missing, unfinished or holds no pair."""
+    """Read the pairs of dsd-curate. UserError where the folder is missing, unfinished or holds no pair."""
     source = read_manifest(path, "curation")
     if not source["counts"]["pairs"]:
         raise UserError(f"pairs={path}: it holds no pair; loosen the selection of dsd-curate")
@@ -133,7 +135,7 @@ def curated(path: str) -> PairSource:
 
 
 class Preferences:
-    """Pairs of dsd-curate, each with the negative that `dsd-infer jobs=negatives` drew of it. Others are left out."""
+    """Pairs of dsd-curate with the negative that `dsd-infer jobs=negatives` drew of each; others are left out."""
 
     def __init__(self, path: str, negatives: str) -> None:
         self.pairs = curated(path)
@@ -153,18 +155,18 @@ class Preferences:
         for position in positions:
             number, place = self.known[position]
             (pair,) = self.pairs.block(range(number, number + 1))
-            yield replace(pair, rejected=Picture(contents(self.negatives[place]["image"])))
+            yield replace(pair, negative=Picture(contents(self.negatives[place]["image"])))
 
 
 def columns(
     path: str, split: str = "train", num: int | None = None, streaming: bool = False, **names: str
 ) -> PairSource:
-    """A data set of the hub, a folder of Parquet files, or one file. `num` takes the first of its rows."""
+    """Read a data set of the hub, a folder of Parquet files, or one file; `num` takes its first rows."""
     return Streamed(path, split, num, **names) if streaming else Columns(rows_of(path, split, num), path, **names)
 
 
 def rows_of(path: str, split: str, num: int | None = None) -> Dataset:
-    """Any set that `datasets` reads. UserError says what is wrong with it."""
+    """Read any set that `datasets` knows. UserError says why it cannot be read."""
     try:
         place = Path(path)
         if place.suffix in (".parquet", ".json", ".jsonl"):
@@ -178,81 +180,16 @@ def rows_of(path: str, split: str, num: int | None = None) -> Dataset:
     return rows.select(range(min(num, len(rows)))) if num else rows
 
 
-class Subjects200K:
-    """`Yuanshi/Subjects200K` (OminiControl): two panels side by side in one picture, with a border between and around.
-
-    Kept: the collection, where all of its quality scores are at least `least_quality`. Either panel is the target once.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        split: str = "train",
-        collection: str = "collection_2",
-        least_quality: int = 5,
-        panel: int = 512,
-        border: int = 8,
-    ) -> None:
-        rows = rows_of(path, split)
-        if missing := {"image", "collection", "quality_assessment", "description"} - set(rows.column_names):
-            raise UserError(f"{path}: no column {min(missing)!r}; this is not Subjects200K's layout")
-        rows = rows.cast_column("image", ImageFeature(decode=False))
-        about = zip(rows["collection"], rows["quality_assessment"], strict=True)
-        chosen = [i for i, (name, scores) in enumerate(about) if name == collection and good(scores, least_quality)]
-        if not chosen:
-            raise UserError(f"{path}: no row of collection {collection!r} with scores of at least {least_quality}")
-        self.rows = rows.select(chosen)
-        right = 2 * border + panel
-        self.boxes = [(left, border, left + panel, border + panel) for left in (border, right)]
-        self.fingerprint = self.rows._fingerprint
-
-    def __len__(self) -> int:
-        return 2 * len(self.rows)
-
-    def block(self, positions: range) -> Iterator[RawPair]:
-        for position in positions:
-            row, target = self.rows[position // 2], position % 2
-            data = contents(row["image"])
-            pictures = [Picture(data, box) for box in self.boxes]
-            description = row["description"][f"description_{target}"]
-            yield RawPair(pictures[1 - target], pictures[target], description, description)
-
-
-class Uno1M:
-    """`bytedance-research/UNO-1M`, unpacked: labels/*.json and images/. Either picture is the target once."""
-
-    def __init__(self, path: str, least_score: float = 4.0) -> None:
-        labels = sorted(Path(path).glob("labels/*.json"))
-        if not labels:
-            raise UserError(f"data.path={path}: no labels/*.json there; unpack UNO-1M first")
-        self.images, self.rows = Path(path) / "images", []
-        try:
-            for file in labels:
-                every = json.loads(file.read_text(encoding="utf-8"))
-                # a few scores of the set are parsing accidents above the scale's 4
-                self.rows += [row for row in every if least_score <= row["vlm_filter_cot"]["score_final"] <= 4]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file}: not a label file of UNO-1M ({error!r})") from error
-        if not self.rows:
-            raise UserError(f"{path}: no pair with a score of at least {least_score}")
-        known = [(file.name, file.stat().st_size) for file in labels]
-        self.fingerprint = hashlib.sha256(json.dumps([known, least_score]).encode()).hexdigest()
-
-    def __len__(self) -> int:
-        return 2 * len(self.rows)
-
-    def block(self, positions: range) -> Iterator[RawPair]:
-        for position in positions:
-            row = self.rows[position // 2]
-            reference, target = ("img_path1", "img_path2")[:: 1 if position % 2 == 0 else -1]
-            pictures = [Picture((self.images / row[name]).read_bytes()) for name in (reference, target)]
-            yield RawPair(pictures[0], pictures[1], row["caption"][target], row["caption"][target])
-
-
-def good(scores: dict[str, int | None] | None, least: int) -> bool:
-    return bool(scores) and all((score or 0) >= least for score in (scores or {}).values())
-
-
 def contents(value: dict[str, Any]) -> bytes:
-    """Of an image column that is not decoded."""
+    """Read the bytes of a picture from an image column that is not decoded."""
     return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+
+
+def files_of(rows: Dataset) -> list[str]:
+    """Name the content of a data set by its files in the cache of `datasets`, whose folders hold a hash of it."""
+    return ["/".join(Path(file["filename"]).parts[-5:]) for file in rows.cache_files] + [str(len(rows))]
+
+
+def digest(*told: Any) -> str:
+    """Name JSON values by a hash."""
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Encoded tensors under names that say what they are made of: rows of one shape, memory-mapped, never changed.
+"""Store tensors of one shape by key, memory-mapped. What is written never changes.
 
-A store is a folder of segments, `1f3a....npy` (rows, *shape) beside `1f3a....json` (their keys and checksums), which is
-written last. Writers never meet: each adds segments of its own, and a segment is whole or not there.
+A store is a folder of segments: `1f3a....npy` (rows, *shape) beside `1f3a....json` (their keys and checksums), which is
+written last. Each writer adds segments of its own, so that several can write at once.
 """
 
 import json
@@ -33,7 +33,7 @@ class Store:
         self.refresh()
 
     def refresh(self) -> None:
-        """See what other writers have added."""
+        """Read the keys of segments that other writers have added."""
         for file in sorted(self.folder.glob("*.json")):
             if file.stem in self.known:
                 continue
@@ -46,7 +46,7 @@ class Store:
         return key in self.place
 
     def add(self, rows: Mapping[str, Tensor]) -> None:
-        """Write a segment: tensors of one shape by key."""
+        """Write tensors of one shape, by key, as a segment."""
         name = uuid4().hex
         stacked = torch.stack([tensor.cpu() for tensor in rows.values()]).to(self.dtype).contiguous()
         array = stacked.view(AS_STORED.get(self.dtype, self.dtype)).numpy()
@@ -59,12 +59,8 @@ class Store:
         self.refresh()
 
     def rows(self, keys: Sequence[str]) -> Tensor:
-        """(len(keys), *shape). A row is checked when it is read for the first time; UserError where it is damaged."""
+        """Read tensors as (len(keys), *shape). Each is checked at its first reading; UserError where it is damaged."""
         return torch.stack([self._row(key) for key in keys])
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.folder.glob("*.npy"))
 
     def _row(self, key: str) -> Tensor:
         segment, row, checksum = self.place[key]
@@ -83,7 +79,7 @@ class Store:
 
 
 def folder_of(cache_dir: str | Path, kind: str, about: Mapping[str, Any], digest: str) -> Path:
-    """The folder of a store, with what it holds written beside: encoder, preprocessing, dtype."""
+    """Name the folder of a store; write into it what its tensors depend on: encoder, preprocessing, dtype."""
     folder = Path(cache_dir) / f"{kind}-{digest}"
     if not (folder / "about.yaml").exists():
         with atomic(folder / "about.yaml") as temporary:

@@ -15,9 +15,11 @@ from PIL import Image
 from dsd.errors import UserError
 from dsd.models.loading import load_pipeline
 from dsd.pipeline.pipeline import DSDPipeline
+from dsd.train.data.cache import Cache
 from dsd.train.data.encoder import Encoder
-from dsd.train.data.pairs import CachedPairs, DirectPairs, open_pairs
-from dsd.train.data.sources import Columns, PairSource, Subjects200K, Uno1M, columns
+from dsd.train.data.pairs import CachedPairs, DirectPairs, Pairs, open_pairs, prepare_pairs
+from dsd.train.data.public_sets import Subjects200K, Uno1M
+from dsd.train.data.sources import Columns, PairSource, columns
 from dsd.train.data.store import Store
 
 BASE = Path(__file__).parents[2] / "data" / "published_tiny" / "base"
@@ -33,7 +35,6 @@ def png(seed: int, size: tuple[int, int] = (32, 32)) -> bytes:
 
 def save(file: Path, num: int = 6, wide: tuple[int, ...] = (), **changed: bytes) -> Path:
     """A data set with the columns of the published one; `changed` replaces a picture, such as image_3."""
-    range(num)
     rows = {
         "image": [
             {"bytes": changed.get(f"image_{n}", png(n, (64, 16) if n in wide else (32, 32)))} for n in range(num)
@@ -72,13 +73,25 @@ def encoder(base) -> Counting:
     return encoder
 
 
-def fill(source: PairSource, encoder: Encoder, folder: Path, cache: str = "all", part: tuple[int, int] = (0, 1)):
-    return open_pairs(source, encoder, SIZES, cache, folder, *part, lambda: None, False)
+def fill(source: PairSource, encoder: Encoder, folder: Path, worker: int = 0, workers: int = 1) -> Cache:
+    """Prepare a worker's part of the pairs."""
+    folder.mkdir(exist_ok=True)
+    cache = Cache(encoder, folder, SIZES, keep_text=True)
+    prepare_pairs(source, folder, SIZES, cache, worker, workers, False)
+    return cache
+
+
+def opened(source: PairSource, encoder: Encoder, folder: Path, cached: bool = True, shown: bool = False) -> Pairs:
+    """Prepare all pairs and open them."""
+    cache = fill(source, encoder, folder) if cached else None
+    if cache is None:
+        prepare_pairs(source, folder, SIZES, None, 0, 1, False)
+    return open_pairs(source, folder, encoder, SIZES, cache, shown)
 
 
 def test_cached_and_direct_pairs_are_the_same(encoder, tmp_path) -> None:
     source = columns(str(save(tmp_path / "a.parquet", wide=(4, 5))))
-    cached, direct = fill(source, encoder, tmp_path / "c"), fill(source, encoder, tmp_path / "c", "off")
+    cached, direct = (opened(source, encoder, tmp_path / "c", cached=kept) for kept in (True, False))
     assert isinstance(cached, CachedPairs)
     assert isinstance(direct, DirectPairs)
     assert cached.bucket_of.tolist() == direct.bucket_of.tolist() == [0, 0, 0, 0, 1, 1]
@@ -91,9 +104,9 @@ def test_cached_and_direct_pairs_are_the_same(encoder, tmp_path) -> None:
 
 def test_training_sees_what_inference_encodes(encoder, base, tmp_path, monkeypatch) -> None:
     """To the bit, in batches of the same size: the condition and its words."""
-    monkeypatch.setattr("dsd.train.data.pairs.AT_ONCE", 1)
+    monkeypatch.setattr("dsd.train.data.cache.AT_ONCE", 1)
     source = columns(str(save(tmp_path / "a.parquet")))
-    pairs = fill(source, encoder, tmp_path / "c")
+    pairs = opened(source, encoder, tmp_path / "c")
     (raw,) = source.block(range(2, 3))
     pipeline = DSDPipeline(**base.components)
     ours = pairs.condition([2])
@@ -109,7 +122,7 @@ def test_only_what_changed_is_encoded_again(encoder, tmp_path) -> None:
     assert encoder.seen == {"pairs": 6, "captions": 4}  # three captions and the empty prompt, once each
     fill(source, encoder, tmp_path / "c")
     edited = columns(str(save(tmp_path / "b.parquet", image_3=png(999))))
-    pairs = fill(edited, encoder, tmp_path / "c")
+    pairs = opened(edited, encoder, tmp_path / "c")
     assert encoder.seen == {"pairs": 7, "captions": 4}
     assert len(pairs.captions) == 6
     longer = Counting(encoder.pipeline, 12)
@@ -121,30 +134,30 @@ def test_only_what_changed_is_encoded_again(encoder, tmp_path) -> None:
 def test_parts_fill_one_cache(encoder, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("dsd.train.data.table.BLOCK", 2)
     source = columns(str(save(tmp_path / "a.parquet")))
-    fill(source, encoder, tmp_path / "c", part=(1, 2))
-    fill(source, encoder, tmp_path / "c", part=(0, 2))
+    for worker in (1, 0):
+        fill(source, encoder, tmp_path / "c", worker, 2)
     assert encoder.seen["pairs"] == 6
-    whole = fill(source, encoder, tmp_path / "c")
+    whole = opened(source, encoder, tmp_path / "c")
     assert encoder.seen["pairs"] == 6
-    alone = fill(source, encoder, tmp_path / "alone")
+    alone = opened(source, encoder, tmp_path / "alone")
     assert torch.equal(whole.canvas(range(6)), alone.canvas(range(6)))
 
 
 def test_a_damaged_row_is_named(encoder, tmp_path) -> None:
     source = columns(str(save(tmp_path / "a.parquet")))
-    pairs = fill(source, encoder, tmp_path / "c")
-    (file,) = pairs.stores[0]["canvas"].folder.glob("*.npy")
+    cache = fill(source, encoder, tmp_path / "c")
+    (file,) = cache.canvases[0].folder.glob("*.npy")
     damaged = bytearray(file.read_bytes())
     damaged[-5] ^= 255
     file.write_bytes(damaged)
-    again = fill(source, encoder, tmp_path / "c")
+    again = opened(source, encoder, tmp_path / "c")
     again.canvas([0])
     with pytest.raises(UserError, match=rf"{file.name}: row 5 is damaged"):
         again.canvas([5])
     file.with_suffix(".json").unlink()
     encoder.seen["pairs"] = 0
     assert torch.equal(
-        fill(source, encoder, tmp_path / "c").canvas([5]), fill(source, encoder, tmp_path / "d").canvas([5])
+        opened(source, encoder, tmp_path / "c").canvas([5]), opened(source, encoder, tmp_path / "d").canvas([5])
     )
     assert encoder.seen["pairs"] == 12
 
@@ -161,13 +174,13 @@ def test_bits_of_bfloat16_survive(tmp_path) -> None:
 def test_what_cannot_be_read_is_left_out_and_counted(encoder, tmp_path, caplog) -> None:
     source = columns(str(save(tmp_path / "a.parquet", image_1=b"no picture", conditioning_4=png(4)[:50])))
     with caplog.at_level("WARNING"):
-        pairs = open_pairs(source, encoder, SIZES, "all", tmp_path / "c", 0, 1, lambda: None, True)
+        pairs = opened(source, encoder, tmp_path / "c", shown=True)
     assert len(pairs.captions) == 4
     assert [position for position, _ in pairs.table.faults] == [1, 4]
     assert "2 pairs are left out, such as number 1: picture cannot be read" in caplog.text
     pictures = {f"image_{n}": b"none" for n in range(6)}
     with pytest.raises(UserError, match="none of its 6 pairs can be read; pair 0: picture cannot be read"):
-        fill(columns(str(save(tmp_path / "b.parquet", **pictures))), encoder, tmp_path / "c")
+        opened(columns(str(save(tmp_path / "b.parquet", **pictures))), encoder, tmp_path / "c")
 
 
 def test_no_room_is_said_before_anything_is_encoded(encoder, tmp_path, monkeypatch) -> None:
@@ -176,7 +189,7 @@ def test_no_room_is_said_before_anything_is_encoded(encoder, tmp_path, monkeypat
     with pytest.raises(UserError, match=r"the cache needs .* GB and 5e-09 GB are free; use another cache_dir"):
         fill(source, encoder, tmp_path / "c")
     assert encoder.seen == {"pairs": 0, "captions": 0}
-    assert isinstance(fill(source, encoder, tmp_path / "c", "off"), DirectPairs)
+    assert isinstance(opened(source, encoder, tmp_path / "c", cached=False), DirectPairs)
 
 
 def test_columns_are_mapped(tmp_path) -> None:
@@ -204,7 +217,7 @@ def test_a_stream_is_the_same_set(encoder, tmp_path) -> None:
         assert (ours.reference.key, ours.target.key, ours.description) == (
             theirs.reference.key, theirs.target.key, theirs.description,
         )  # fmt: skip
-    assert len(fill(streamed, encoder, tmp_path / "c").captions) == 5
+    assert len(opened(streamed, encoder, tmp_path / "c").captions) == 5
 
 
 def test_subjects200k_as_it_is(tmp_path) -> None:
@@ -256,3 +269,12 @@ def test_uno_1m_as_it_is(tmp_path) -> None:
     assert first.reference.data == second.target.data == png(ord("a"))
     with pytest.raises(UserError, match="unpack UNO-1M first"):
         Uno1M(str(tmp_path / "images"))
+
+
+def test_a_set_is_known_by_its_files(tmp_path) -> None:
+    """`datasets` (4.0 to 5.2) keeps each set in a folder named by a hash of its files; its fingerprint is private."""
+    file = save(tmp_path / "a.parquet")
+    first, again, fewer = columns(str(file)), columns(str(file)), columns(str(file), num=5)
+    edited = columns(str(save(file, image_3=png(999))))
+    assert first.fingerprint == again.fingerprint
+    assert len({first.fingerprint, fewer.fingerprint, edited.fingerprint}) == 3

@@ -1,15 +1,15 @@
 """What a sample is, and what is computed of it."""
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
-from dsd.errors import UserError
 from dsd.flow import LogitNormalSigmas, UniformSigmas, shift_for_tokens, shift_sigmas
-from dsd.models.canvas import img_ids, target_mask
+from dsd.models.canvas import Canvas
+from dsd.models.student import Conditions
+from dsd.train.data.batch import Batch
 from dsd.train.data.sampling import EMPTY, Sampling, epoch_order
-from dsd.train.loss import Batch, flow_loss, token_weights
+from dsd.train.loss import flow_loss, token_weights
 
 
 class Drawn:
@@ -25,7 +25,7 @@ class Drawn:
     def condition(self, rows: list[int]) -> Tensor:
         return torch.stack([self.draw(100 + row, (8 + 4 * int(self.bucket_of[row]), 4)) for row in rows])
 
-    def rejected(self, rows: list[int]) -> None:
+    def negative(self, rows: list[int]) -> None:
         return None
 
     def text(self, captions: list[str]) -> tuple[Tensor, Tensor]:
@@ -39,14 +39,16 @@ class Drawn:
 
 def sampling(pairs: Drawn | None = None, **fields: float) -> Sampling:
     odds = {"text_dropout": 0.0, "condition_dropout": 0.0, "instruction_ratio": 0.5, "batch_size": 4} | fields
-    return Sampling(pairs or Drawn(), 3, LogitNormalSigmas(shift=1.0), **odds)
+    return Sampling(pairs or Drawn(), (Canvas(2, 4), Canvas(2, 6)), 3, LogitNormalSigmas(shift=1.0), **odds)
 
 
 def test_a_sample_is_a_function_of_its_position() -> None:
     drawn = sampling(text_dropout=0.3, condition_dropout=0.3)
     whole, parts = drawn.batch(range(8)), [drawn.batch([position]) for position in range(8)]
-    for name in ("latents", "cond_latents", "prompt_embeds", "pooled_prompt_embeds", "noise", "sigmas"):
+    for name in ("latents", "noise", "sigmas"):
         assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts])), name
+    stacked = Conditions.stack([part.conditions for part in parts])
+    assert all(map(torch.equal, vars(whole.conditions).values(), vars(stacked).values()))
     assert sorted(drawn.row(position) for position in range(5, 10)) == list(range(5))  # an epoch sees every pair
 
 
@@ -66,12 +68,12 @@ def test_dropout_is_the_empty_prompt_and_the_zero_latent() -> None:
     pairs = Drawn()
     nothing = sampling(pairs, text_dropout=1.0, condition_dropout=1.0).batch(range(4))
     embeds, pooled = pairs.text([EMPTY])
-    assert torch.equal(nothing.prompt_embeds, embeds.expand(4, -1, -1))
-    assert torch.equal(nothing.pooled_prompt_embeds, pooled.expand(4, -1))
-    assert not nothing.cond_latents.any()
+    assert torch.equal(nothing.conditions.prompt_embeds, embeds.expand(4, -1, -1))
+    assert torch.equal(nothing.conditions.pooled_prompt_embeds, pooled.expand(4, -1))
+    assert not nothing.conditions.cond_latents.any()
     half = sampling(pairs, text_dropout=0.5, condition_dropout=0.5).batch(range(400))
-    no_text = (half.prompt_embeds == embeds).all(-1).all(-1)
-    no_condition = (half.cond_latents == 0).all(-1).all(-1)
+    no_text = (half.conditions.prompt_embeds == embeds).all(-1).all(-1)
+    no_condition = (half.conditions.cond_latents == 0).all(-1).all(-1)
     for share in (no_text, no_condition):
         assert 0.4 < share.float().mean() < 0.6
     assert 0.15 < (no_text & no_condition).float().mean() < 0.35  # independently
@@ -82,7 +84,7 @@ def test_captions_of_both_kinds_are_mixed() -> None:
     for ratio, kind in ((0.0, 0), (1.0, 1)):
         drawn = sampling(pairs, instruction_ratio=ratio)
         words = [pairs.captions[drawn.row(position)][kind] for position in range(5)]
-        assert torch.equal(drawn.batch(range(5)).prompt_embeds, pairs.text(words)[0])
+        assert torch.equal(drawn.batch(range(5)).conditions.prompt_embeds, pairs.text(words)[0])
 
 
 def test_sigmas_shift_by_hand_or_by_tokens() -> None:
@@ -95,36 +97,34 @@ def test_sigmas_shift_by_hand_or_by_tokens() -> None:
         assert plain.mean() < by_tokens.mean() < static.mean()
 
 
-def test_positions_of_panels() -> None:
-    """Along the columns as released; or the target by itself and the reference where its diagonal ends."""
-    column, diagonal = img_ids(2, 6), img_ids(2, 6, positions="diagonal")
-    target = target_mask(2, 6)
-    assert column[:, 1:].tolist() == [[row, col] for row in range(2) for col in range(6)]
-    assert diagonal[target][:, 1:].tolist() == [[row, col] for row in range(2) for col in range(3)]
-    assert diagonal[~target][:, 1:].tolist() == [[2 + row, 3 + col] for row in range(2) for col in range(3)]
+class Told:
+    """A student that predicts what it is told."""
+
+    def __init__(self, velocity: Tensor) -> None:
+        self.told = velocity
+
+    def velocity(self, noisy_latents, sigmas, conditions, canvas, guidance_scale):  # type: ignore[no-untyped-def]
+        self.noisy_latents, self.canvas, self.guidance_scale = noisy_latents, canvas, guidance_scale
+        return self.told
 
 
 def test_the_loss_is_the_error_of_the_velocity() -> None:
     batch = sampling().batch(range(4))
     truth = batch.noise - batch.latents
-    mask = torch.tensor([False] * 4 + [True] * 4)
+    mask = batch.canvas.target_mask()
     both, target = token_weights(mask, 1.0), token_weights(mask, 0.0)
-    assert flow_loss(lambda noisy, batch: truth, batch, both).abs().max() == 0
-    off = truth + torch.where(mask, 0.0, 2.0)[:, None]  # wrong by 2 on the reference's tokens alone
-    torch.testing.assert_close(flow_loss(lambda noisy, batch: off, batch, both), torch.full((4,), 2.0))
-    assert flow_loss(lambda noisy, batch: off, batch, target).abs().max() < 1e-9
+    assert flow_loss(Told(truth), batch, 1.0, both).abs().max() == 0
+    off = Told(truth + torch.where(mask, 0.0, 2.0)[:, None])  # wrong by 2 on the reference's tokens alone
+    torch.testing.assert_close(flow_loss(off, batch, 1.0, both), torch.full((4,), 2.0))
+    assert flow_loss(off, batch, 1.0, target).abs().max() < 1e-9
 
 
-def test_the_model_sees_noise_at_its_sigma() -> None:
-    batch = Batch(*(torch.ones(2, 8, 4) for _ in range(4)), torch.zeros(2, 8, 4), torch.tensor([0.25, 1.0]))
-
-    def look(noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
-        assert torch.equal(noisy[:, 0, 0], torch.tensor([0.75, 0.0]))
-        return noisy
-
-    flow_loss(look, batch, torch.ones(8))
-
-
-def test_unknown_positions_are_refused() -> None:
-    with pytest.raises(UserError, match="'spiral'"):
-        img_ids(2, 4, positions="spiral")
+def test_the_student_sees_noise_at_its_sigma() -> None:
+    ones = torch.ones(2, 8, 4)
+    student = Told(ones)
+    batch = Batch(
+        Canvas(2, 4), ones, Conditions(ones, ones, ones), torch.zeros(2, 8, 4), torch.tensor([0.25, 1.0])
+    )  # fmt: skip
+    flow_loss(student, batch, 3.5, torch.ones(8))
+    assert torch.equal(student.noisy_latents[:, 0, 0], torch.tensor([0.75, 0.0]))
+    assert (student.canvas, student.guidance_scale) == (batch.canvas, 3.5)

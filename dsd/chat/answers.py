@@ -1,0 +1,56 @@
+"""Keep answers on disk, in SQLite: a rerun asks nothing twice and pays nothing twice."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dsd.chat import Reply
+from dsd.errors import UserError
+
+
+class Answers:
+    """Answers by key, with their tokens and the purpose that they served. A row is written whole or not at all."""
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.file, self.local = file, threading.local()
+        with self._open() as database:
+            database.execute(
+                "create table if not exists answers (key text primary key, text text, model text, "
+                "input_tokens integer, output_tokens integer, purpose text)"
+            )
+
+    def get(self, key: str) -> str | None:
+        """Look up an answer."""
+        with self._open() as database:
+            row = database.execute("select text from answers where key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def put(self, key: str, reply: Reply, model: str, purpose: str = "") -> None:
+        """Keep an answer."""
+        with self._open() as database:
+            row = (key, reply.text, model, reply.input_tokens, reply.output_tokens, purpose)
+            database.execute("insert or replace into answers values (?, ?, ?, ?, ?, ?)", row)
+
+    def spent(self, purpose: str) -> dict[str, int]:
+        """Count the answers for a purpose, over all runs, and their tokens."""
+        sums = "select count(*), sum(input_tokens), sum(output_tokens) from answers where purpose = ?"
+        with self._open() as database:
+            row = database.execute(sums, (purpose,)).fetchone()
+        return dict(zip(("answers", "input_tokens", "output_tokens"), (int(n or 0) for n in row), strict=True))
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Yield this thread's connection; commit at the end. UserError where the file is no such cache."""
+        try:
+            if not hasattr(self.local, "database"):
+                self.local.database = sqlite3.connect(self.file, timeout=60)
+                self.local.database.execute("pragma journal_mode=wal")
+            with self.local.database:
+                yield self.local.database
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{self.file}: the cache of answers cannot be used ({error}); delete it or free space"
+            ) from error

@@ -1,0 +1,1 @@
+"""A page on which a person labels pairs of panels: the same subject, or not."""

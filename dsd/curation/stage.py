@@ -1,0 +1,173 @@
+"""Grids -> judged pairs. Reads a folder of dsd-data-gen; writes verdicts, `pairs/`, `rejected/` and a report."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from dsd.chat.service import spent
+from dsd.curation.agreement import agreement, read_labels, table
+from dsd.curation.judge import Judge
+from dsd.curation.judging import Inspection, judge_grids, judged_swapped
+from dsd.curation.pairs import PairWriter, beside
+from dsd.curation.quality import QUALITIES
+from dsd.curation.report import per_thousand, sheet_of, steps, write_report
+from dsd.curation.seams import CUTTERS
+from dsd.curation.selection import Bounds, Selection, check_scores
+from dsd.curation.settings import Mode
+from dsd.curation.vlm_judge import ledger_name
+from dsd.errors import UserError
+from dsd.files import atomic, write_json
+from dsd.records import Verdict, features, reason_class
+from dsd.runs.identity import claim
+from dsd.runs.manifest import read_manifest
+from dsd.runs.run import Run, begin, take_lock
+from dsd.runs.shards import Shard, pending_shards, read_failures, read_shards, read_stats, write_shard
+
+log = logging.getLogger(__name__)
+LATER = ("selection", "max_references")  # settings that no verdict depends on
+
+
+def run(cfg: DictConfig) -> None:
+    """Judge what has no verdict yet, and select pairs."""
+    if cfg.mode is Mode.agreement:
+        return compare(cfg)
+    prefilter, selection = bounds_of(cfg)  # a bound that cannot work is reported before the first call
+    stage = begin(cfg)
+    if stage is None:
+        return
+    claim_verdicts(cfg)
+    grids = read_shards(cfg.grids, "grids")
+    pairs = PairWriter(
+        grids, Path(cfg.verdicts_dir), CUTTERS[cfg.panels.name], selection, cfg.max_references, stage.config_hash
+    )
+
+    def make_writer() -> Callable[[Shard, Any], None]:
+        inspection = inspection_of(cfg, prefilter, len(grids), stage)
+        if inspection is None:
+            return partial(write_pairs, None, pairs)
+        judging = partial(judge_grids, grids=grids, inspection=inspection, batch_size=cfg.batch_size)
+        return partial(write_pairs, judging, pairs)
+
+    if stage.make_shards("pairs", len(grids), cfg.rows_per_shard, "grid", make_writer):
+        finish(stage, cfg)
+
+
+def bounds_of(cfg: DictConfig) -> tuple[Bounds, Selection]:
+    """Read the bounds before and after the judge. UserError where they name a score that nobody gives."""
+    judge = judge_class(cfg)
+    free = [*QUALITIES, *filter(None, [OmegaConf.select(cfg, "features.name")])]
+    prefilter = Bounds(dict(cfg.prefilter.minimum), dict(cfg.prefilter.maximum))
+    bounds = Bounds(dict(cfg.selection.minimum), dict(cfg.selection.maximum))
+    selection = Selection(cfg.selection.require_same, bounds, instantiate(cfg.selection.exclude))
+    check_scores("prefilter", prefilter, free)
+    check_scores("selection", bounds, [*free, *judge.scores])
+    selection.check_judge(judge)
+    return prefilter, selection
+
+
+def judge_class(cfg: DictConfig) -> type[Judge]:
+    """Find the judge's class without making a judge, which may need weights or a key."""
+    try:
+        return get_class(cfg.judge._target_)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UserError(f"judge._target_={cfg.judge._target_}: {str(error).strip().splitlines()[0]}") from error
+
+
+def claim_verdicts(cfg: DictConfig) -> None:
+    """Bind the folder of verdicts to the settings that verdicts depend on."""
+    folder = Path(cfg.verdicts_dir)
+    try:
+        claim(folder / "verdicts_config", cfg, without=LATER, work=folder / "verdicts")
+    except UserError as error:
+        raise UserError(str(error).replace("output_dir=", "verdicts_dir=")) from error
+
+
+def inspection_of(cfg: DictConfig, prefilter: Bounds, num_grids: int, stage: Run) -> Inspection | None:
+    """Load the judge, if this worker has shards without verdicts, and lock their folder."""
+    folder = Path(cfg.verdicts_dir)
+    if not pending_shards(folder, "verdicts", num_grids, cfg.rows_per_shard, stage.worker, stage.workers):
+        return None
+    if folder.resolve() != stage.output_dir.resolve():
+        stage.locks.append(take_lock(folder, stage.stage, stage.worker))
+    return Inspection(
+        cut=CUTTERS[cfg.panels.name],
+        judge=instantiate(cfg.judge),
+        features=instantiate(cfg.features),
+        prefilter=prefilter,
+        describe_rejected=cfg.describe_rejected,
+    )
+
+
+def write_pairs(judging: Callable[..., Any] | None, pairs: PairWriter, shard: Shard, bar: Any) -> None:
+    """Write the verdicts of a shard, unless they are there, and its pairs."""
+    verdicts = beside(shard, "verdicts", pairs.verdicts_dir)
+    if judging is None or verdicts.path.exists():
+        bar.update(shard.stop - shard.start)
+    else:
+        write_shard(verdicts, judging(verdicts, bar=bar), features(Verdict))
+    pairs.write(shard)
+
+
+def finish(stage: Run, cfg: DictConfig) -> None:
+    """Write the report and the manifest. UserError where no pair was kept."""
+    folder, source = stage.output_dir, read_manifest(cfg.grids, "data_gen")
+    pairs, rejected = read_shards(folder, "pairs"), read_shards(folder, "rejected")
+    verdicts = read_shards(cfg.verdicts_dir, "verdicts", columns=["defect"])
+    refusals = read_failures(cfg.verdicts_dir, "verdicts")
+    done = steps(source["counts"], read_failures(cfg.grids, "grids"), verdicts, refusals, rejected, len(pairs))
+    seconds = seconds_of(cfg)
+    paid = spent(cfg.vlm.cache, ledger_name(cfg.verdicts_dir), instantiate(cfg.vlm.limits)) if cfg.vlm else {}
+    took = per_thousand(len(pairs), {"data_gen": source.get("seconds", 0.0), "curation": seconds}, paid.get("cost", 0))
+    with atomic(folder / "overview.png") as temporary:
+        sheet_of(pairs, rejected).save(temporary, "PNG")
+    write_report(folder / "report.html", done, took, paid, pairs, rejected)
+    reasons = Counter(reason_class(reason) for reason in rejected["rejection"])
+    stage.finish(
+        {"judged": len(verdicts), "pairs": len(pairs), "rejected": len(rejected), "refused": len(refusals)},
+        said(pairs, rejected, reasons, len(refusals)),
+        folder / "overview.png",
+        grids_config_hash=source["config_hash"],
+        reasons=dict(reasons),
+        steps=[{**vars(step), "share": round(step.share, 4)} for step in done],
+        per_thousand_kept=took,
+        spent=paid,
+        seconds=seconds,
+    )
+    if not len(pairs):
+        raise UserError(f"{folder}: no pair was kept; see {folder / 'report.html'}, and loosen selection")
+
+
+def seconds_of(cfg: DictConfig) -> float:
+    """Sum the time of all workers for verdicts and pairs."""
+    folders = {"verdicts": cfg.verdicts_dir, "rejected": cfg.output_dir, "pairs": cfg.output_dir}
+    return round(sum(read_stats(folder, name)["seconds"] for name, folder in folders.items()), 1)
+
+
+def said(pairs: Dataset, rejected: Dataset, reasons: Counter[str], num_refused: int) -> str:
+    """Sum a run up in one line."""
+    num = len(pairs) + len(rejected)
+    why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or "none rejected"
+    return (
+        f"kept {len(pairs)} of {num} pairs ({100 * len(pairs) / max(1, num):.0f} %; {why}; {num_refused} refused; "
+        "report.html has examples)"
+    )
+
+
+def compare(cfg: DictConfig) -> None:
+    """Compare the judge's verdicts with labels; write agreement.json and print a table."""
+    labels, verdicts = read_labels(cfg.labels), read_shards(cfg.verdicts_dir, "verdicts")
+    grids = read_shards(cfg.grids, "grids")
+    swapped = judged_swapped(list(labels), grids, CUTTERS[cfg.panels.name], instantiate(cfg.judge))
+    found = agreement(labels, verdicts, swapped)
+    file = Path(cfg.output_dir) / "agreement.json"
+    write_json(file, found)
+    for row in table(found):
+        print(f"{row[0]:32}" + "".join(f"{cell:24}" for cell in row[1:]))
+    log.info("curation: %d labelled pairs compared with the judge's verdicts: %s", found["compared"], file)

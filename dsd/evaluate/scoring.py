@@ -1,0 +1,75 @@
+"""Score the pictures of every run with every measure."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from PIL import Image
+
+from dsd.errors import UserError
+from dsd.metrics.measure import Drawing, Measure, Scores, refuse_unsuited
+from dsd.runs.progress import progress
+
+Measures = Mapping[str, Measure]  # by name, as in configs/measure/
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One job's picture with its numbers."""
+
+    unit: str  # names the reference: jobs with one reference are resampled together
+    prompt: str
+    scores: Scores  # of all measures
+
+
+def check_measures(measures: Measures, results: Mapping[str, Dataset]) -> None:
+    """UserError where two measures share a name, or where a measure cannot score one of the results."""
+    owner: dict[str, str] = {}
+    for name, measure in measures.items():
+        for number in (*measure.scale.names, *measure.scale.parts):
+            if number in owner:
+                raise UserError(f"measure: {owner[number]} and {name} both give {number}; choose one of them")
+            owner[number] = name
+    for run, rows in results.items():
+        for row in rows.select_columns(["job", "prompt", "truth"]):
+            for name, measure in measures.items():
+                refuse_unsuited(name, measure, f"results.{run}, job {row['job']}", row["prompt"], row["truth"])
+
+
+def score_results(results: Mapping[str, Dataset], measures: Measures, batch_size: int) -> dict[str, list[Scored]]:
+    """Score the results of every run. Pictures are decoded only when their turn comes."""
+    scored: dict[str, list[Scored]] = {}
+    with progress(sum(map(len, results.values())), "pictures", "picture") as bar:
+        for run, rows in results.items():
+            scored[run] = []
+            for start in range(0, len(rows), batch_size):
+                batch = rows.select(range(start, min(start + batch_size, len(rows))))
+                scored[run] += score_batch([drawing_of(row) for row in batch], measures)
+                bar.update(len(batch))
+    return scored
+
+
+def drawing_of(row: Mapping[str, Any]) -> Drawing:
+    """Take what a measure needs from a Result."""
+    return Drawing(row["image"].convert("RGB"), row["reference"].convert("RGB"), row["prompt"], row["truth"])
+
+
+def score_batch(drawings: Sequence[Drawing], measures: Measures) -> list[Scored]:
+    """Score pictures with every measure and put the numbers of each picture together."""
+    every = [measure(drawings) for measure in measures.values()]
+    return [
+        Scored(unit_of(drawing.reference), drawing.prompt, {name: n for row in rows for name, n in row.items()})
+        for drawing, *rows in zip(drawings, *every, strict=True)
+    ]
+
+
+def unit_of(reference: Image.Image) -> str:
+    """Name a reference by its pixels."""
+    return hashlib.sha256(reference.tobytes()).hexdigest()[:16]
+
+
+def same_jobs(scored: Iterable[Sequence[Scored]]) -> bool:
+    """Tell whether all runs had the same prompts for the same references."""
+    return len({frozenset((job.unit, job.prompt) for job in jobs) for jobs in scored}) <= 1

@@ -1,0 +1,59 @@
+"""The settings of `dsd-evaluate`."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from dsd.errors import UserError
+from dsd.runs.settings import OutputSettings, setting
+
+
+def open_dict() -> Any:
+    """Make a mapping that takes any key from the command line, where a config elsewhere refuses unknown keys."""
+    return OmegaConf.create({}, flags={"struct": False})
+
+
+def arm_of(run: str) -> str:
+    """Take the arm of a run: "student/0" -> "student"."""
+    return run.split("/", 1)[0]
+
+
+@dataclass
+class EvaluateSettings(OutputSettings):
+    """Measure what a student keeps of subjects it has never seen, and how good each stage before it was."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        "dsd-evaluate results='{student: outputs/student}'",
+        "dsd-evaluate results='{student: outputs/student, text_only: outputs/text_only}' grids=outputs/grids",
+        "dsd-evaluate results='{student: outputs/student}' measure=similarity device=cuda",
+    )
+    grids: str | None = setting("finished folder of dsd-data-gen: how good its grids are", None, changes_results=False)
+    curated: str | None = setting("finished folder of dsd-curate: what it kept and why", None, changes_results=False)
+    adapter: str | None = setting("finished folder of dsd-train: its loss curve", None, changes_results=False)
+    results: dict[str, str | None] = setting(
+        "finished folders of dsd-infer by run, {student: FOLDER}; runs of one arm that differ in their seed are "
+        "student/0, student/1, ...",
+        changes_results=False,
+        factory=open_dict,
+    )
+    baseline: str | None = setting(
+        "arm that all others are compared with; null compares the student with what the paper compares it with", None
+    )
+    seed: int = setting("seed of the intervals' resampling", 0, least=0, most=2**63 - 1)
+    num_resamples: int = setting("resamples of each interval", MISSING, least=100)
+    batch_size: int = setting("pictures that are measured at once", MISSING, least=1, changes_results=False)
+    measure: Any = setting("what measures the pictures; several are measure=[toybox,similarity]", group=True)
+
+    @staticmethod
+    def check(cfg: DictConfig) -> None:
+        """Refuse settings that name nothing to evaluate or an arm that is not there."""
+        arms = list(dict.fromkeys(arm_of(run) for run, folder in cfg.results.items() if folder))
+        if not arms:
+            raise UserError(
+                "results: nothing to evaluate; name folders of dsd-infer, such as results={student: FOLDER}"
+            )
+        if cfg.baseline is not None and cfg.baseline not in arms:
+            raise UserError(f"baseline={cfg.baseline}: not an arm of results; choose one of {', '.join(arms)}")
+        if not any(cfg.measure.values()):
+            raise UserError("measure: nothing to measure by; choose from configs/measure/, such as measure=toybox")

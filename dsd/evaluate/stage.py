@@ -1,0 +1,107 @@
+"""Evaluate: measure the results, the grids and the curation, and write tables, a plot and a report."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from dsd.evaluate import table
+from dsd.evaluate.consistency import ScoredGrid, check_grids, score_grids
+from dsd.evaluate.figures import measures_figure
+from dsd.evaluate.inputs import Inputs, open_inputs
+from dsd.evaluate.report import write_report
+from dsd.evaluate.scoring import Measures, Scored, check_measures, same_jobs, score_results
+from dsd.evaluate.summary import left_out, summarise
+from dsd.files import atomic, write_json
+from dsd.metrics.measure import GridMeasure
+from dsd.runs.identity import claim
+from dsd.runs.manifest import MANIFEST, is_finished, read_manifest
+from dsd.runs.run import Run, begin
+
+log = logging.getLogger(__name__)
+OUTPUTS = ("summary.json", "table.md", "measures.png", "report.html")
+
+
+def run(cfg: DictConfig) -> None:
+    """Measure everything that the config names, once."""
+    inputs = open_inputs(cfg.grids, cfg.curated, cfg.adapter, cfg.results)
+    began = begin_evaluation(cfg, inputs)
+    if began is None:
+        return
+    measures: Measures = {name: instantiate(measure) for name, measure in cfg.measure.items() if measure}
+    check_measures(measures, inputs.results)
+    scored = score_results(inputs.results, measures, cfg.batch_size)
+    if not same_jobs(scored.values()):
+        log.warning("evaluate: the results were not asked the same prompts for the same references; compare with care")
+    grid_measure = grid_measure_of(measures, inputs)
+    grids = read_grids(inputs, grid_measure, cfg.batch_size)
+    numbers = summarise(inputs, measures, scored, grid_measure, grids, cfg.num_resamples, cfg.seed, cfg.baseline)
+    summary = {"config_hash": began.config_hash, "inputs": inputs.fingerprints, **inputs.costs, **numbers}
+    write_outputs(began.output_dir, summary, inputs, grids, scored)
+    finish(began, summary, inputs, scored, len(inputs.grids or ()))
+
+
+def begin_evaluation(cfg: DictConfig, inputs: Inputs) -> Run | None:
+    """Claim the output folder; None where these very inputs have been evaluated there.
+
+    The inputs are known by their content. Where it has changed since, they are evaluated again.
+    """
+    output_dir, given = Path(cfg.output_dir), dict.fromkeys(inputs.fingerprints, "given")
+    claim(output_dir, cfg, given)
+    if (
+        is_finished(output_dir, "evaluate")
+        and read_manifest(output_dir, "evaluate").get("inputs") != inputs.fingerprints
+    ):
+        log.info("evaluate: the inputs have changed since; evaluating again")
+        (output_dir / MANIFEST).unlink()
+    return begin(cfg, given)
+
+
+def grid_measure_of(measures: Measures, inputs: Inputs) -> GridMeasure | None:
+    """Choose the first measure that can score grids; None, said in one line, where grids were given in vain."""
+    found = next((measure.grids for measure in measures.values() if measure.grids is not None), None)
+    if found is None and inputs.grids is not None:
+        log.warning("evaluate: %s", left_out(measures))
+    return found
+
+
+def read_grids(inputs: Inputs, grid_measure: GridMeasure | None, batch_size: int) -> dict[int, ScoredGrid]:
+    """Score the grids by index; none where they or a measure of them were not given."""
+    if inputs.grids is None or grid_measure is None:
+        return {}
+    check_grids(grid_measure, inputs.grids)
+    return score_grids(inputs.grids, grid_measure, batch_size)
+
+
+def write_outputs(
+    output_dir: Path, summary: dict[str, Any], inputs: Inputs, grids: Mapping[int, ScoredGrid],
+    scored: Mapping[str, Sequence[Scored]],
+) -> None:  # fmt: skip
+    """Write the numbers, the tables, the plot and the report; print the tables."""
+    every = list(table.tables(summary).values())
+    write_json(output_dir / "summary.json", summary)
+    with atomic(output_dir / "table.md") as temporary:
+        temporary.write_text("\n\n".join(map(table.markdown, every)) + "\n", encoding="utf-8")
+    with atomic(output_dir / "measures.png") as temporary:
+        measures_figure(summary).savefig(temporary, dpi=160, facecolor="white")
+    write_report(output_dir / "report.html", summary, inputs, grids, scored)
+    print("\n\n".join(map(table.plain, every)))
+
+
+def finish(
+    run: Run, summary: Mapping[str, Any], inputs: Inputs, scored: Mapping[str, Sequence[Scored]], num_grids: int
+) -> None:
+    """Write the manifest, with the value of every arm's main numbers."""
+    names = [name for scale in summary["measures"].values() for name in scale["plotted"] or scale["names"]]
+    counts = {"results": sum(map(len, scored.values())), "grids": num_grids}
+    run.finish(
+        counts,
+        f"{counts['results']} pictures of {len(scored)} runs",
+        run.output_dir / "report.html",
+        [run.output_dir / name for name in OUTPUTS],
+        inputs=inputs.fingerprints,
+        arms={arm: {name: row[name]["value"] for name in names} for arm, row in summary["arms"].items()},
+    )

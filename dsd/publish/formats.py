@@ -1,0 +1,120 @@
+"""Write an adapter in the formats that others read: released, diffusers, merged, ComfyUI.
+
+`released` is a transformer/ with a condition embedder and a LoRA beside it, as published. `diffusers` is a folder for
+`DSDPipeline`. `merged` is diffusers' FluxTransformer2DModel with 128 input channels, the LoRA merged in fp32 and
+rounded once. `comfyui` is the same in one file, in the names of Black Forest Labs' control models.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FluxTransformer2DModel
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dsd.models import layouts
+from dsd.models.adapter import load_adapter, load_released_lora
+from dsd.models.adapter_file import read_adapter
+from dsd.models.conditional import SHARD, load_transformer
+from dsd.models.loading import load_without_encoders
+from dsd.models.student import CanvasStudent
+from dsd.pipeline.pipeline import DSDPipeline
+
+COMFYUI = "dsd_flux.safetensors"
+RELEASED_LORA = "pytorch_lora_weights.safetensors"
+Reader = Callable[[Path], FluxTransformer2DModel]  # loads an export, from the folder that it was written to
+
+
+@dataclass(frozen=True)
+class Source:
+    """An adapter and the base under it."""
+
+    adapter: str
+    base: str  # folder or hub id
+    state: Mapping[str, Tensor]
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, adapter: str, base: str | None) -> "Source":
+        """Read an adapter; `base=None` is the one that it names."""
+        state, metadata = read_adapter(adapter)
+        return cls(adapter, base or metadata["base"]["path"], state, metadata)
+
+    def plain(self) -> FluxTransformer2DModel:
+        """Load the base's transformer."""
+        return load_without_encoders(self.base).transformer
+
+    def merged(self) -> FluxTransformer2DModel:
+        """Load the student with its LoRA merged in fp32."""
+        transformer = self.plain()
+        load_adapter(transformer, self.adapter)
+        return transformer
+
+    def unmerged(self) -> FluxTransformer2DModel:
+        """Load the student with its LoRA beside the weights, W + BA: what exports are compared with."""
+        transformer = self.plain()
+        load_adapter(transformer, self.adapter, fuse=False)
+        return transformer
+
+    def student(self, transformer: FluxTransformer2DModel) -> CanvasStudent:
+        """Make a transformer the student that was trained, computing in fp32."""
+        positions = self.metadata.get("positions", CanvasStudent.positions)
+        return CanvasStudent(transformer.float().eval(), torch.float32, positions)
+
+
+def write_released(source: Source, folder: Path, dtype: torch.dtype) -> Reader:
+    """Write transformer/ and the LoRA apart, as published."""
+    transformer = source.plain()
+    embedder, lora = layouts.released(source.state, source.metadata["lora"])
+    (folder / "transformer").mkdir()
+    tensors = layouts.rounded({**transformer.state_dict(), **embedder}, dtype)
+    save_torch_state_dict(tensors, folder / "transformer", filename_pattern=SHARD)
+    config = layouts.released_config(transformer.config)
+    (folder / "transformer" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(layouts.rounded(lora, dtype), folder / RELEASED_LORA, metadata={"format": "pt"})
+
+    def read(folder: Path) -> FluxTransformer2DModel:
+        loaded = load_transformer(folder / "transformer")
+        load_released_lora(loaded, folder / RELEASED_LORA)
+        return loaded
+
+    return read
+
+
+def write_diffusers(source: Source, folder: Path, dtype: torch.dtype) -> Reader:
+    """Write a whole pipeline, text encoders and VAE included."""
+    DSDPipeline.from_base(source.base, source.adapter).to(dtype).save_pretrained(folder)
+    return lambda folder: DSDPipeline.from_base(str(folder)).transformer
+
+
+def write_merged(source: Source, folder: Path, dtype: torch.dtype) -> Reader:
+    """Write the merged transformer in diffusers' names."""
+    transformer = source.merged()
+    transformer.save_config(folder)
+    save_torch_state_dict(layouts.rounded(transformer.state_dict(), dtype), folder, filename_pattern=SHARD)
+    return load_transformer
+
+
+def write_comfyui(source: Source, folder: Path, dtype: torch.dtype) -> Reader:
+    """Write the merged transformer in one file, in Black Forest Labs' names."""
+    transformer = source.merged()
+    config, width = dict(transformer.config), transformer.inner_dim
+    save_file(layouts.rounded(layouts.to_bfl(transformer.state_dict()), dtype), folder / COMFYUI)
+
+    def read(folder: Path) -> FluxTransformer2DModel:
+        loaded = FluxTransformer2DModel.from_config(config)
+        tensors = layouts.from_bfl(load_file(folder / COMFYUI), width)
+        loaded.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        return loaded
+
+    return read
+
+
+WRITERS: dict[str, Callable[[Source, Path, torch.dtype], Reader]] = {
+    "released": write_released, "diffusers": write_diffusers, "merged": write_merged, "comfyui": write_comfyui,
+}  # fmt: skip

@@ -1,0 +1,37 @@
+"""What a step of training is given. Shapes: B batch, L packed tokens of a canvas, C packed channels."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dsd.models.canvas import Canvas
+from dsd.models.student import Conditions
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one size, and the randomness of this step."""
+
+    canvas: Canvas
+    latents: Tensor  # (B, L, C) clean: reference on the left, target on the right
+    conditions: Conditions  # zero latents and the empty prompt where they are dropped
+    noise: Tensor  # (B, L, C)
+    sigmas: Tensor  # (B,)
+    negative: Tensor | None = None  # (B, L, C) like `latents`, with a worse target; None where the pairs have none
+    rows: tuple[int, ...] = ()  # of the table; they name the pairs in an error message
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move all tensors to a device."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            latents=moved(self.latents),
+            conditions=Conditions(*map(moved, vars(self.conditions).values())),
+            noise=moved(self.noise),
+            sigmas=moved(self.sigmas),
+            negative=None if self.negative is None else moved(self.negative),
+        )
