@@ -32,6 +32,7 @@ GROUP_FILES = sorted(f.relative_to(CONFIGS).as_posix() for f in CONFIGS.rglob("*
 GROUND = {"errors", "files", "inputs", "flow", "records", "pictures", "__init__"}
 ROOMS = {
     **dict.fromkeys(GROUND, GROUND),
+    "__init__": GROUND | {"runs", "models", "pipeline"},  # the library's face, imported when used
     "runs": GROUND,
     "models": GROUND | {"runs"},
     "metrics": GROUND | {"runs", "models"},
