@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from dsd.files import write_json
+from dsd.io.files import write_json
 from dsd.models.adapter import build_student, trainable_parameters
 from dsd.models.canvas import Canvas
 from dsd.models.conditional import is_conditional, load_transformer
