@@ -1,59 +1,88 @@
-"""What README and docs tell people to type is what the commands take."""
+"""What README and docs tell people to type is what the commands take. Nothing is started: configs are composed here."""
 
 import importlib
 import re
 import shlex
-import subprocess
-import sys
+import tomllib
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra.core.config_store import ConfigStore
+
+import dsd
+from dsd.errors import UserError
+from dsd.runs.command import CONFIG_DIR, quoted
+from dsd.runs.manifest import command_name
+from dsd.runs.settings import SCHEMAS, check, plain
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-STAGES = {
-    "dsd-data-gen": "data_gen",
-    "dsd-curate": "curation",
-    "dsd-train": "train",
-    "dsd-infer": "infer",
-    "dsd-evaluate": "evaluate",
-}
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def blocks(language: str) -> list[str]:
+    """Every fenced block of that language."""
+    fence = re.compile(rf"```{language}\n(.*?)```", re.DOTALL)
+    return [block for page in PAGES for block in fence.findall(page.read_text())]
 
 
 def commands() -> list[str]:
-    """Every line of their bash blocks, without comments, continuation lines joined."""
-    blocks = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)]
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+    """Every line of the bash blocks, continuation lines joined, without comments, and every command within a text."""
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        lines += re.findall(r"`((?:dsd-[a-z-]+ [\w+-]|make [a-z]|python (?:scripts|-m))[^`]*)`", text)
+    return list(dict.fromkeys(shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))))
 
 
-def test_the_readme_shows_every_kind_of_command() -> None:
-    assert {shlex.split(command)[0] for command in commands()} >= {"make", "dsd-data-gen", "dsd-train", "dsd-infer"}
+def unwrapped(words: list[str]) -> tuple[str, list[str]]:
+    """Take a launcher off: `torchrun ... -m dsd.train X` and `sbatch ... train.sbatch X` are `dsd-train X`."""
+    name, *arguments = words
+    if name == "torchrun":
+        module = arguments.index("-m") + 1
+        return command_name(arguments[module].removeprefix("dsd.")), arguments[module + 1 :]
+    if name == "sbatch":
+        script = next(i for i, word in enumerate(arguments) if word.endswith(".sbatch"))
+        assert (ROOT / arguments[script]).is_file()
+        return f"dsd-{Path(arguments[script]).stem.replace('_', '-')}", arguments[script + 1 :]
+    return name, arguments
+
+
+def stage_of(name: str) -> str:
+    """Import what a console script runs; return the name of its config."""
+    importlib.import_module(SCRIPTS[name].split(":")[0])
+    return next(stage for stage in SCHEMAS if command_name(stage) == name)
+
+
+def test_the_pages_show_every_command() -> None:
+    assert {unwrapped(shlex.split(command))[0] for command in commands()} >= {"make", *SCRIPTS}
 
 
 @pytest.mark.parametrize("command", commands())
-def test_commands_are_understood(command: str, monkeypatch, capsys) -> None:
-    name, *arguments = shlex.split(command)
+def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, arguments = unwrapped(shlex.split(command))
     if name == "make":
-        assert subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True).returncode == 0
+        assert set(arguments) <= TARGETS
         return
-    if name == "sbatch":  # arguments of the job script are those of its stage
-        script = next(i for i, word in enumerate(arguments) if word.endswith(".sbatch"))
-        assert (ROOT / arguments[script]).is_file()
-        name, arguments = f"dsd-{Path(arguments[script]).stem.replace('_', '-')}", arguments[script + 1 :]
-    if name == "python":  # scripts/NAME.py ARGUMENTS: its flags are known to it
-        told = subprocess.run([sys.executable, arguments[0], "--help"], cwd=ROOT, capture_output=True, text=True)
-        assert all(word in told.stdout for word in arguments if word.startswith("--"))
+    if name == "python":  # python scripts/NAME.py FLAGS
+        source = (ROOT / arguments[0]).read_text()
+        assert [word for word in arguments if word.startswith("--") and f'"{word}"' not in source] == []
         return
-    if name in ("accelerate", "torchrun"):  # OPTIONS -m dsd.STAGE OVERRIDES
-        module = arguments.index("-m") + 1
-        name, arguments = f"dsd-{arguments[module][4:].replace('_', '-')}", arguments[module + 1 :]
-    main = importlib.import_module(f"dsd.{STAGES[name]}.__main__").main
+    stage = stage_of(name)
     if "-m" in arguments:  # the config of the sweep's first job
         arguments = [re.sub(r"(=[^,]*),.*", r"\1", argument) for argument in arguments if argument != "-m"]
-    monkeypatch.setattr("sys.argv", [name, *arguments, "--cfg", "job", "--resolve"])
-    main()
-    assert "output_dir:" in capsys.readouterr().out
+    overrides = [quoted(a, SCHEMAS[stage]) for a in arguments if a != "--help"]
+    ConfigStore.instance().store(f"{stage}_schema", SCHEMAS[stage])
+    with hydra.initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = hydra.compose(stage, overrides=overrides)
+    plain(cfg)
+    monkeypatch.setattr("dsd.runs.settings.check_path", lambda *_: None)  # the reader's files are not here
+    try:
+        check(cfg, SCHEMAS[stage])
+    except UserError as error:
+        assert re.search("no such|nothing to draw", str(error)), error  # noqa: PT017
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -64,3 +93,29 @@ def test_what_it_points_at_is_there(page: Path) -> None:
     named += [ROOT / path for path in re.findall(r"image=(examples/\S+)", text)]
     assert named
     assert [path for path in named if not path.exists()] == []
+
+
+def test_what_it_names_within_a_file_is_there() -> None:
+    """`dsd/flow.py`, `add_noise` in README, `::: dsd.flow.add_noise` on the API page."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    named = [(path, name) for path, name in re.findall(r"`(dsd/\S+\.py)`, `([\w.]+)`", text)]
+    named += [
+        (f"{'/'.join(p[:-1])}.py", p[-1])
+        for p in (name.split(".") for name in re.findall(r"^::: (\S+\.[A-Z]\w+)", text, re.MULTILINE))
+    ]
+    assert len(named) > 3
+    missing = [
+        (path, name)
+        for path, name in named
+        if not re.search(rf"^\s*(def|class) {name.split('.')[-1]}\b", (ROOT / path).read_text(), re.MULTILINE)
+    ]
+    assert missing == []
+
+
+def test_python_examples_use_what_the_library_has() -> None:
+    examples = blocks("python")
+    for example in examples:
+        compile(example, "example", "exec")
+    used = {name for example in examples for name in re.findall(r"\bdsd\.(\w+)", example)}
+    assert used
+    assert used <= set(dsd.__all__)

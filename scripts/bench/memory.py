@@ -29,8 +29,8 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from dsd.errors import UserError
-from dsd.files import resolve, write_json
 from dsd.infer.settings import InferSettings
+from dsd.io.files import resolve, write_json
 from dsd.models.conditional import join, split
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import to_device
