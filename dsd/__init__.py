@@ -6,15 +6,15 @@ The names in `__all__` are the library's face. They are imported when they are f
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from dsd.version import __version__
 
 if TYPE_CHECKING:
     from dsd.errors import UserError
+    from dsd.io.records import Grid, Pair, Prompt, Result
     from dsd.models.adapter import load_adapter
     from dsd.models.adapter_file import read_adapter, save_adapter
     from dsd.models.student import CanvasStudent, Conditions, Student
     from dsd.pipeline.pipeline import DSDPipeline, DSDPipelineOutput
-    from dsd.records import Grid, Pair, Prompt, Result
     from dsd.runs.shards import read_shards
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Result",
     "Student",
     "UserError",
+    "__version__",
     "load_adapter",
     "read_adapter",
     "read_shards",
@@ -40,7 +41,7 @@ _MODULES = {
     "dsd.models.adapter_file": ("read_adapter", "save_adapter"),
     "dsd.models.student": ("CanvasStudent", "Conditions", "Student"),
     "dsd.pipeline.pipeline": ("DSDPipeline", "DSDPipelineOutput"),
-    "dsd.records": ("Grid", "Pair", "Prompt", "Result"),
+    "dsd.io.records": ("Grid", "Pair", "Prompt", "Result"),
     "dsd.runs.shards": ("read_shards",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Every line of the bash blocks, continuation lines joined and comments left out, and every command within a text."""
+    """Every line of the bash blocks, continuation lines joined, without comments, and every command within a text."""
     lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
     for page in PAGES:
         text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)

@@ -29,7 +29,7 @@ EXPERIMENTS = sorted(
 )
 GROUP_FILES = sorted(f.relative_to(CONFIGS).as_posix() for f in CONFIGS.rglob("*.yaml"))
 # What a room may import beside itself. The floors, from the ground: files, runs, models, the shared rooms, the stages.
-GROUND = {"errors", "files", "inputs", "flow", "records", "pictures", "__init__"}
+GROUND = {"errors", "flow", "io", "version"}
 ROOMS = {
     **dict.fromkeys(GROUND, GROUND),
     "__init__": GROUND | {"runs", "models", "pipeline"},  # the library's face, imported when used

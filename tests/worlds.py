@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
-from dsd.records import Grid, Pair, Result, Verdict, features
+from dsd.io.records import Grid, Pair, Result, Verdict, features
 from dsd.runs.manifest import write_manifest
 from dsd.runs.shards import Shard, write_shard
 from dsd.toybox import grammar
@@ -98,7 +98,7 @@ def grids_run(folder: Path, num: int = 8, odd: int = 2) -> Path:
 
 def curated_run(folder: Path, grids: Path, mistakes: int = 1, **manifest: object) -> Path:
     """What dsd-curate leaves: a judge that compares the written rows, but calls `mistakes` odd pairs the same."""
-    from dsd.pictures import cut
+    from dsd.io.pictures import cut
     from dsd.runs.shards import read_shards
 
     reader, verdicts, pairs = PixelRecogniser(), [], []

@@ -8,7 +8,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from dsd.pictures import to_rgb
+from dsd.io.pictures import to_rgb
 
 MIME = "image/png"
 _digests: dict[int, tuple[weakref.ref[Image.Image], str]] = {}  # by id: images compare by pixels, so they are no keys

@@ -3,7 +3,7 @@
 from dsd.chat import ChatError, Question, Reply
 from dsd.chat.encoding import bare_json
 from dsd.errors import UserError
-from dsd.pictures import to_rgb
+from dsd.io.pictures import to_rgb
 
 
 class Local:

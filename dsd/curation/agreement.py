@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dsd.errors import UserError
-from dsd.inputs import read_text
+from dsd.io.inputs import read_text
 from dsd.metrics.classification import Classification
 
 Key = tuple[int, int, int]  # grid, first panel < second panel

@@ -13,8 +13,8 @@ from dsd.curation.judge import Judge, Judgement, Refusal
 from dsd.curation.quality import quality
 from dsd.curation.seams import Cutter
 from dsd.curation.selection import Bounds
+from dsd.io.records import Verdict
 from dsd.models.embeddings import Features
-from dsd.records import Verdict
 from dsd.runs.shards import Failure, Shard
 
 Panel = tuple[int, int]  # grid, panel

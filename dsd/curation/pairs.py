@@ -12,7 +12,7 @@ from PIL import Image
 from dsd.curation.reference_sets import reference_sets
 from dsd.curation.seams import Cutter
 from dsd.curation.selection import Selection
-from dsd.records import Pair, ReferenceSet, Verdict, features
+from dsd.io.records import Pair, ReferenceSet, Verdict, features
 from dsd.runs.shards import Shard, read_shard, write_shard
 
 

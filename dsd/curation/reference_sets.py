@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from dsd.records import Pair, ReferenceSet
+from dsd.io.records import Pair, ReferenceSet
 
 
 def reference_sets(pairs: Iterable[Pair], most: int) -> Iterator[ReferenceSet]:

@@ -9,8 +9,8 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
-from dsd.pictures import contact_sheet, data_uri
-from dsd.records import reason_class
+from dsd.io.pictures import contact_sheet, data_uri
+from dsd.io.records import reason_class
 from dsd.runs.html import write_page
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")

@@ -14,8 +14,8 @@ from scipy.signal import find_peaks
 from skimage.color import rgb2gray
 from skimage.filters import sobel_h, sobel_v
 
-from dsd.pictures import cut
-from dsd.records import layout_shape
+from dsd.io.pictures import cut
+from dsd.io.records import layout_shape
 
 NEAR = 0.08  # how far a seam may be from its place, as a share of the grid's length
 EDGE = 0.04  # gradient (grey values in [0, 1]) above which a pixel lies on an edge

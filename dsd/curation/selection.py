@@ -7,7 +7,7 @@ from typing import Protocol
 
 from dsd.curation.judge import Judge
 from dsd.errors import UserError
-from dsd.records import Verdict
+from dsd.io.records import Verdict
 from dsd.runs.messages import did_you_mean
 
 

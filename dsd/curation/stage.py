@@ -23,8 +23,8 @@ from dsd.curation.selection import Bounds, Selection, check_scores
 from dsd.curation.settings import Mode
 from dsd.curation.vlm_judge import ledger_name
 from dsd.errors import UserError
-from dsd.files import atomic, write_json
-from dsd.records import Verdict, features, reason_class
+from dsd.io.files import atomic, write_json
+from dsd.io.records import Verdict, features, reason_class
 from dsd.runs.identity import claim
 from dsd.runs.manifest import read_manifest
 from dsd.runs.run import Run, begin, take_lock

@@ -10,7 +10,7 @@ from typing import Any
 
 from dsd.data_gen.near_duplicates import without_near_duplicates
 from dsd.errors import UserError
-from dsd.inputs import read_text
+from dsd.io.inputs import read_text
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}  # by suffix; the name that `datasets` gives it
 KEY = "prompts.captions"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dsd.data_gen.prompts import NoPrompt, PromptSource
 from dsd.data_gen.teachers import Teacher
 from dsd.flow import seed_at
-from dsd.records import Grid, Prompt
+from dsd.io.records import Grid, Prompt
 from dsd.runs.shards import Failure
 
 log = logging.getLogger(__name__)

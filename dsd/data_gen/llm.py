@@ -10,7 +10,7 @@ from dsd.chat.service import Service
 from dsd.data_gen.prompts import NoPrompt
 from dsd.data_gen.templates import TAGS
 from dsd.errors import UserError
-from dsd.records import Prompt, layout_shape
+from dsd.io.records import Prompt, layout_shape
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
 

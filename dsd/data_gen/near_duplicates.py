@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dsd.errors import UserError
-from dsd.files import atomic
+from dsd.io.files import atomic
 
 PERMUTATIONS = 64
 STOP = frozenset(

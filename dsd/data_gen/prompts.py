@@ -4,8 +4,8 @@ import json
 from typing import Protocol
 
 from dsd.errors import UserError
-from dsd.inputs import read_text
-from dsd.records import RELATIONS, Prompt, layout_shape
+from dsd.io.inputs import read_text
+from dsd.io.records import RELATIONS, Prompt, layout_shape
 
 EXAMPLE = '{"prompt": "...", "layout": "2x2", "panel_captions": ["...", "...", "...", "..."]}'
 

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 
 from dsd.data_gen.grids import draw
 from dsd.data_gen.near_duplicates import evaluation_subjects, write_overlap
-from dsd.files import atomic
-from dsd.pictures import contact_sheet
-from dsd.records import Grid, features
+from dsd.io.files import atomic
+from dsd.io.pictures import contact_sheet
+from dsd.io.records import Grid, features
 from dsd.runs.run import Run, begin
 from dsd.runs.shards import Shard, read_failures, read_shards, read_stats, write_shard_in_parts
 

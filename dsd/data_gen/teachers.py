@@ -9,11 +9,11 @@ from PIL import Image
 
 from dsd.data_gen.prompt_encoding import text_of
 from dsd.flow import generator_at
+from dsd.io.records import Prompt, layout_shape
 from dsd.models.loading import load_pipeline, to_device
 from dsd.models.quantize import quantize
 from dsd.models.settings import Quantization
 from dsd.models.speed import Speed
-from dsd.records import Prompt, layout_shape
 
 
 class Teacher(Protocol):

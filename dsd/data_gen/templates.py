@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from dsd.errors import UserError
-from dsd.records import RELATIONS, Prompt, layout_shape
+from dsd.io.records import RELATIONS, Prompt, layout_shape
 
 TAGS = {
     "1x1": ["ONLY"],

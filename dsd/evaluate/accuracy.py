@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from dsd.evaluate.consistency import ScoredGrid
+from dsd.io.records import reason_class
 from dsd.metrics.classification import Classification
-from dsd.records import reason_class
 
 PairKey = tuple[int, int, int]  # grid, first panel < second panel
 

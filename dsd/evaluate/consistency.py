@@ -9,10 +9,10 @@ import numpy as np
 from datasets import Dataset
 
 from dsd.errors import UserError
+from dsd.io.pictures import cut
+from dsd.io.records import layout_shape
 from dsd.metrics.intervals import Estimate, estimate, share, unit_weights
 from dsd.metrics.measure import GridMeasure, GridScale, GridScores, Scores
-from dsd.pictures import cut
-from dsd.records import layout_shape
 from dsd.runs.progress import progress
 
 

@@ -13,9 +13,9 @@ from dsd.evaluate.figures import measures_figure
 from dsd.evaluate.inputs import Inputs, without_images
 from dsd.evaluate.scoring import Scored
 from dsd.evaluate.settings import arm_of
+from dsd.io.pictures import data_uri
+from dsd.io.records import reason_class
 from dsd.metrics.plots import loss_figure, svg_uri
-from dsd.pictures import data_uri
-from dsd.records import reason_class
 from dsd.runs.html import write_page
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")

@@ -15,7 +15,7 @@ from dsd.evaluate.inputs import Inputs, open_inputs
 from dsd.evaluate.report import write_report
 from dsd.evaluate.scoring import Measures, Scored, check_measures, same_jobs, score_results
 from dsd.evaluate.summary import left_out, summarise
-from dsd.files import atomic, write_json
+from dsd.io.files import atomic, write_json
 from dsd.metrics.measure import GridMeasure
 from dsd.runs.identity import claim
 from dsd.runs.manifest import MANIFEST, is_finished, read_manifest

@@ -11,8 +11,8 @@ from dsd.evaluate.arms import all_names, measure_arms
 from dsd.evaluate.consistency import ScoredGrid, measure_teacher
 from dsd.evaluate.inputs import Inputs, without_images
 from dsd.evaluate.scoring import Measures, Scored
+from dsd.io.records import reason_class
 from dsd.metrics.measure import GridMeasure
-from dsd.records import reason_class
 
 
 def summarise(

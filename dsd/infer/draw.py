@@ -10,8 +10,8 @@ from PIL import Image
 from dsd.errors import UserError
 from dsd.flow import seed_at
 from dsd.infer.methods import Method
+from dsd.io.records import Result
 from dsd.pipeline.jobs import Job, JobSource
-from dsd.records import Result
 from dsd.runs.shards import Failure, Shard
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
-from dsd.files import atomic
-from dsd.pictures import contact_sheet, save_picture
+from dsd.io.files import atomic
+from dsd.io.pictures import contact_sheet, save_picture
 
 
 def save_pictures(rows: Dataset, folder: Path, settings: dict[str, Any]) -> None:

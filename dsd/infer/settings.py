@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING, DictConfig
 
 from dsd.errors import UserError
-from dsd.files import resolve
+from dsd.io.files import resolve
 from dsd.models.settings import ModelSettings, Quantization
 from dsd.runs.settings import ShardSettings, check_path, setting
 

@@ -11,18 +11,18 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from dsd.errors import UserError
-from dsd.files import resolve
 from dsd.infer.draw import Drawer, Enhance
 from dsd.infer.enhance import Enhancer
 from dsd.infer.methods import Method, Parts
 from dsd.infer.output import overview, save_pictures
+from dsd.io.files import resolve
+from dsd.io.pictures import picture_format, save_picture
+from dsd.io.records import Result, features
 from dsd.models.adapter_file import read_adapter
 from dsd.models.loading import to_device
 from dsd.models.quantize import quantize
-from dsd.pictures import picture_format, save_picture
 from dsd.pipeline import offload
 from dsd.pipeline.jobs import JobSource, read_picture
-from dsd.records import Result, features
 from dsd.runs.command import in_multirun
 from dsd.runs.identity import claim, fingerprint
 from dsd.runs.manifest import write_manifest

@@ -10,16 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import diffusers
-import torch
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
 
-import dsd
 from dsd.errors import UserError
-from dsd.files import atomic
-from dsd.inputs import first_problem
+from dsd.io.files import atomic
+from dsd.io.inputs import first_problem
 from dsd.models.tensors import read_tensors, refuse_not_finite, write_tensors
+from dsd.runs.manifest import versions
 
 ADAPTER = "adapter.safetensors"
 # What the released LoRA holds; in single blocks only to_q, to_k, to_v exist.
@@ -64,8 +62,8 @@ def target_pattern(targets: str) -> str:
 
 def save_adapter(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write the adapter file. `metadata` (JSON values) holds at least `base` and `lora`."""
-    versions = {"dsd": dsd.__version__, "diffusers": diffusers.__version__, "torch": torch.__version__}
-    text = {name: json.dumps(value) for name, value in {**metadata, "versions": versions}.items()}
+    about = {**metadata, "versions": versions("diffusers", "torch")}
+    text = {name: json.dumps(value) for name, value in about.items()}
     with atomic(path) as temporary:
         write_tensors(temporary, state, text)
 

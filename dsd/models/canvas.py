@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from dsd.errors import UserError
-from dsd.pictures import to_rgb
+from dsd.io.pictures import to_rgb
 
 BLACK = -1.0
 POSITIONS = ("column", "diagonal")

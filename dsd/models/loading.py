@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from dsd.errors import UserError
-from dsd.files import PACKAGE, resolve
+from dsd.io.files import PACKAGE, resolve
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dsd.errors import UserError
-from dsd.inputs import regular_file
+from dsd.io.inputs import regular_file
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -17,8 +17,8 @@ from pyarrow import ArrowException
 from pydantic import AfterValidator, BaseModel, Field
 
 from dsd.errors import UserError
-from dsd.inputs import read_jsonl, read_text, regular_file
-from dsd.pictures import to_rgb
+from dsd.io.inputs import read_jsonl, read_text, regular_file
+from dsd.io.pictures import to_rgb
 from dsd.runs.identity import fingerprint
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards

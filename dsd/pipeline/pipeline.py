@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from dsd.errors import UserError
-from dsd.files import resolve
+from dsd.io.files import resolve
 from dsd.models import adapter as adapters
 from dsd.models.canvas import Canvas, condition_canvas, decode, to_pixels
 from dsd.models.conditional import is_conditional, load_transformer

@@ -9,18 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dsd import __version__
 from dsd.errors import UserError
-from dsd.files import atomic, write_json
+from dsd.io.files import atomic, write_json
 from dsd.models.canvas import Canvas
 from dsd.models.layouts import FP8
 from dsd.models.student import CanvasStudent, Conditions
 from dsd.publish.formats import WRITERS, Source
+from dsd.runs.manifest import versions
 
 log = logging.getLogger(__name__)
 BOUNDS = {"fp32": 1e-5, "bf16": 2e-2, "fp8": 2e-1}  # rounding of the weights: 2^-9 and 2^-4 a number, over the depth
@@ -56,7 +55,7 @@ def report(metadata: Mapping[str, Any], to: str, dtype: str, error: float) -> di
     return {
         "to": to, "dtype": dtype, "relative_error": error, "bound": BOUNDS[dtype], "base": metadata["base"],
         "lora": metadata["lora"], "config_hash": metadata.get("config_hash"),
-        "versions": {"dsd": __version__, "diffusers": diffusers.__version__, "torch": torch.__version__},
+        "versions": versions("diffusers", "torch"),
     }  # fmt: skip
 
 

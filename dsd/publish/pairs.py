@@ -11,7 +11,7 @@ from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 from omegaconf import DictConfig, OmegaConf
 
-from dsd.files import atomic
+from dsd.io.files import atomic
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from dsd.files import atomic
+from dsd.io.files import atomic
 
 
 def write_page(path: Path, template: Path, **values: Any) -> None:

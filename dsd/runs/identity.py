@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.errors import UserError
-from dsd.files import atomic
+from dsd.io.files import atomic
 from dsd.runs.manifest import COMMANDS, MANIFEST
 from dsd.runs.redaction import redact_config
 from dsd.runs.settings import described, leaves, plain

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsd import __version__
 from dsd.errors import UserError
-from dsd.files import write_json
-from dsd.inputs import first_problem, read_json
+from dsd.io.files import write_json
+from dsd.io.inputs import first_problem, read_json
+from dsd.version import __version__
 
 MANIFEST = "manifest.json"
 COMMANDS = {
@@ -23,6 +23,19 @@ COMMANDS = {
     "evaluate": "dsd-evaluate",
 }
 WEIGHTY = ("*.parquet", "*/*.parquet", "*.safetensors")  # what a manifest lists unless told otherwise
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """List the versions of this package and of others by name, "" where one is not installed."""
+    from importlib import metadata
+
+    found = {"dsd": __version__}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = ""
+    return found
 
 
 def command_name(stage: str) -> str:

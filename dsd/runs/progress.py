@@ -33,9 +33,9 @@ class Lines:
             self.last = time.monotonic()
             print(self, file=sys.stderr, flush=True)
 
-    def set_postfix(self, values: Mapping[str, str]) -> None:
-        """Show these values beside the count."""
-        self.postfix = ", ".join(f"{name}={value}" for name, value in values.items())
+    def set_postfix(self, values: Mapping[str, str] | None = None, refresh: bool = True, **more: str) -> None:
+        """Show these values beside the count; the arguments are tqdm's."""
+        self.postfix = ", ".join(f"{name}={value}" for name, value in {**(values or {}), **more}.items())
 
     def __str__(self) -> str:
         return tqdm.format_meter(

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.errors import UserError
-from dsd.files import remove_all_stale
+from dsd.io.files import remove_all_stale
 from dsd.runs.identity import LOCKS, claim
 from dsd.runs.manifest import command_name, is_finished, write_manifest
 from dsd.runs.progress import progress

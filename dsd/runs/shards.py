@@ -27,9 +27,9 @@ from datasets.exceptions import DatasetGenerationError
 from PIL import Image
 
 from dsd.errors import UserError
-from dsd.files import atomic, remove_stale, write_json
-from dsd.inputs import read_text
-from dsd.pictures import png
+from dsd.io.files import atomic, remove_stale, write_json
+from dsd.io.inputs import read_text
+from dsd.io.pictures import png
 
 ROWS_PER_GROUP = 64  # held in memory while writing, and what a reader decodes at once
 

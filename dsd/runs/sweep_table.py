@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from dsd.files import atomic
-from dsd.pictures import axes_sheet, contact_sheet
+from dsd.io.files import atomic
+from dsd.io.pictures import axes_sheet, contact_sheet
 from dsd.runs.identity import CONFIG, read_config
 from dsd.runs.manifest import MANIFEST
 from dsd.runs.settings import leaves

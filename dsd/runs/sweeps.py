@@ -42,7 +42,7 @@ def redact_file(path: Path) -> None:
         return
     import yaml
 
-    from dsd.files import atomic
+    from dsd.io.files import atomic
 
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     redacted = redact_config(content)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dsd.files import atomic
+from dsd.io.files import atomic
 
 WARMUP, DECAY = 200, 0.2
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from dsd.curation.judge import Judgement
-from dsd.files import resolve
+from dsd.io.files import resolve
+from dsd.io.records import Verdict
 from dsd.models.loading import to_device
-from dsd.records import Verdict
 from dsd.toybox import code, grammar
 from dsd.toybox.draw import render
 from dsd.toybox.fit import fit

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
-from dsd.records import Prompt, layout_shape
+from dsd.io.records import Prompt, layout_shape
 from dsd.toybox import grammar
 from dsd.toybox.samples import Grids, sample_grids
 from dsd.toybox.world import CONTEXT, SUBJECT, UNNAMED, held_out, subject_numbers

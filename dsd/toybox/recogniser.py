@@ -19,7 +19,7 @@ from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from dsd.files import resolve
+from dsd.io.files import resolve
 from dsd.models.loading import to_device
 from dsd.toybox.fit import fit
 from dsd.toybox.panels import Panels, PanelStream, draw_panels, through_vae

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dsd.errors import UserError
-from dsd.files import atomic, remove_stale, write_json
+from dsd.io.files import atomic, remove_stale, write_json
 from dsd.train.strategies import Strategy
 
 

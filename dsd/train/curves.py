@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dsd.files import atomic
+from dsd.io.files import atomic
 from dsd.metrics.plots import loss_figure
 from dsd.train.journal import METRICS, VALIDATION, read_lines
 

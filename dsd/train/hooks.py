@@ -36,7 +36,7 @@ class Log:
             line = self._line(trainee, step - self.since, time.monotonic() - self.began)
             self.sums, self.since, self.began = {}, step, time.monotonic()
             shown = {name: f"{line[key]:.3g}" for name, key in SHOWN.items() if key in line}
-            self.bar.set_postfix(shown, refresh=False)
+            self.bar.set_postfix(shown)
             trainee.accelerator.log(line, step=step)
             if trainee.accelerator.is_main_process:
                 append(trainee.output_dir / METRICS, {"step": step, **line})

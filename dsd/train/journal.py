@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dsd.files import atomic
+from dsd.io.files import atomic
 
 METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
 

@@ -10,7 +10,7 @@ from diffusers import FluxTransformer2DModel
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from dsd.files import atomic
+from dsd.io.files import atomic
 from dsd.models.adapter import adapter_state, stacked
 from dsd.models.adapter_file import ADAPTER, read_adapter, save_adapter
 from dsd.models.conditional import SHARD

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from dsd.errors import UserError
-from dsd.files import resolve
+from dsd.io.files import resolve
 from dsd.models.settings import ModelSettings
 from dsd.runs.settings import ShardSettings, check_path, setting
 

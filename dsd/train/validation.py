@@ -9,9 +9,9 @@ from accelerate.utils import broadcast_object_list
 from PIL import Image
 
 from dsd.errors import UserError
-from dsd.files import atomic
+from dsd.io.files import atomic
+from dsd.io.pictures import contact_sheet
 from dsd.metrics.measure import Drawing, Measure, mean_scores, refuse_unsuited
-from dsd.pictures import contact_sheet
 from dsd.pipeline.jobs import Job
 from dsd.train.journal import VALIDATION, append
 from dsd.train.loop import Metrics

@@ -23,14 +23,14 @@ from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
-from dsd import __version__
 from dsd.chat import Question, Reply
 from dsd.chat.service import Limits, Service
 from dsd.curation.judging import Inspection, judge_grids
 from dsd.curation.seams import exact
 from dsd.curation.vlm_judge import VLMJudge
-from dsd.files import write_json
-from dsd.records import Verdict, features
+from dsd.io.files import write_json
+from dsd.io.records import Verdict, features
+from dsd.runs.manifest import versions
 from dsd.runs.shards import Shard, write_shard
 
 YES = json.dumps({
@@ -98,7 +98,8 @@ def main() -> None:
             bar.update(done)
     half = len(memory) // 2
     report = {
-        "dsd": __version__, "pairs": num * PAIRS, "size": arguments.size, "pairs_a_second": float(np.median(rates)),
+        "dsd": versions()["dsd"], "pairs": num * PAIRS, "size": arguments.size,
+        "pairs_a_second": float(np.median(rates)),
         "calls": service.ledger["calls"], "memory_mb_first_half": max(memory[: half or 1]),
         "memory_mb_second_half": max(memory[half:]),
     }  # fmt: skip

@@ -27,18 +27,18 @@ import torch
 from diffusers import DiffusionPipeline
 from omegaconf import OmegaConf
 
-from dsd import __version__
 from dsd.data_gen.grids import draw
 from dsd.data_gen.teachers import PipelineTeacher
-from dsd.files import resolve, write_json
 from dsd.flow import generator_at
+from dsd.io.files import resolve, write_json
+from dsd.io.pictures import png
+from dsd.io.records import Grid, features
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline, to_device
 from dsd.models.settings import Quantization
 from dsd.models.speed import Speed
-from dsd.pictures import png
-from dsd.records import Grid, features
 from dsd.runs.command import CONFIG_DIR
+from dsd.runs.manifest import versions
 from dsd.runs.shards import Shard, write_shard_in_parts
 from dsd.toybox.prompts import ToyboxPrompts
 
@@ -92,7 +92,7 @@ def main() -> None:
     ratios = [a / b for a, b in zip(*times, strict=True)]
     rate = [2 * arguments.batch_size / statistics.median(side) for side in times]
     report = {
-        "dsd": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "dsd": versions()["dsd"], "torch": torch.__version__, "threads": torch.get_num_threads(),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
         "shape": arguments.shape, "batch_size": arguments.batch_size,
         "quantization": arguments.quantization, "stock_grids_a_second": rate[0],

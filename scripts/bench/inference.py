@@ -33,8 +33,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dsd import __version__
-from dsd.files import resolve, write_json
+from dsd.io.files import resolve, write_json
 from dsd.models.adapter import NAME
 from dsd.models.adapter_file import target_pattern
 from dsd.models.conditional import join, split
@@ -45,6 +44,7 @@ from dsd.models.speed import Speed
 from dsd.models.student import Conditions
 from dsd.pipeline.guidance import Passes
 from dsd.pipeline.pipeline import DSDPipeline
+from dsd.runs.manifest import versions
 
 CASES = {"one pass": (1.0, 1.0), "dual guidance, equal scales": (2.0, 2.0), "dual guidance": (1.5, 3.0)}
 TOYBOX = "pkg://dsd.toybox/weights/teacher"
@@ -230,7 +230,7 @@ def main() -> None:
         )  # fmt: skip
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     report = {
-        "dsd": __version__, "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "dsd": versions()["dsd"], "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__,
         "diffusers": diffusers.__version__, "shape": arguments.shape, "size": size, "steps": arguments.steps,
         "compile": arguments.compile, "attention_backend": arguments.attention_backend,
         "per_forward_relative_l2": difference, "forward_gflop": flops / 1e9, "matmul_tflops": peak and peak / 1e12,

@@ -29,8 +29,8 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from dsd.errors import UserError
-from dsd.files import resolve, write_json
 from dsd.infer.settings import InferSettings
+from dsd.io.files import resolve, write_json
 from dsd.models.conditional import join, split
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import to_device
@@ -38,6 +38,7 @@ from dsd.models.quantize import quantize
 from dsd.pipeline.offload import place, refuse_without_gpu
 from dsd.pipeline.pipeline import DSDPipeline
 from dsd.runs.messages import explain
+from dsd.runs.settings import plain
 
 TOYBOX = "pkg://dsd.toybox/weights/teacher"
 RECIPES = (
@@ -65,7 +66,7 @@ def measure(setting: str, arguments: argparse.Namespace) -> dict[str, float | st
     place(pipeline, device, cfg.offload.value)
     loaded = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     began = time.monotonic()
-    settings = {**cfg.settings, "num_inference_steps": arguments.steps}
+    settings = {**plain(cfg)["settings"], "num_inference_steps": arguments.steps}
     pipeline("a robot at the beach", Image.new("RGB", (512, 512), "red"), **settings)
     gib = 2**30
     report: dict[str, float | str] = {

@@ -24,14 +24,14 @@ import torch
 from diffusers import FluxTransformer2DModel
 from diffusers.training_utils import cast_training_params
 
-from dsd import __version__
-from dsd.files import write_json
+from dsd.io.files import write_json
 from dsd.models.adapter import build_student, trainable_parameters
 from dsd.models.canvas import Canvas
 from dsd.models.flops import lora_step_flops, matmul_flops
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline, to_device
 from dsd.models.student import CanvasStudent, Conditions
+from dsd.runs.manifest import versions
 from dsd.train.data.batch import Batch
 from dsd.train.loss import FlowMatching
 from dsd.train.recompute import recompute_blocks
@@ -74,7 +74,7 @@ def main() -> None:
             taken.append(time.perf_counter() - began)
     ratios = [a / b for a, b in zip(*times, strict=True)]
     report = {
-        "dsd": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "dsd": versions()["dsd"], "torch": torch.__version__, "threads": torch.get_num_threads(),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
         **{name: value for name, value in vars(arguments).items() if name != "output"}, "batch_size": size,
         "plain_seconds": statistics.median(times[0]), "our_seconds": statistics.median(times[1]),

@@ -16,8 +16,8 @@ from dsd.curation.judge import Judgement, Refusal
 from dsd.curation.quality import quality
 from dsd.curation.selection import Bounds, Selection, check_scores
 from dsd.errors import UserError
-from dsd.pictures import cut
-from dsd.records import Grid, Verdict, features
+from dsd.io.pictures import cut
+from dsd.io.records import Grid, Verdict, features
 from dsd.runs.manifest import read_manifest, write_manifest
 from dsd.runs.shards import Shard, read_failures, read_shards, write_shard
 from dsd.toybox.judge import HeldOutSubjects, ToyboxJudge

@@ -14,9 +14,9 @@ from datasets import Dataset, load_dataset
 from PIL import Image
 
 from dsd.data_gen.teachers import PipelineTeacher
+from dsd.io.records import Prompt
 from dsd.models.loading import load_pipeline
 from dsd.models.speed import Speed
-from dsd.records import Prompt
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_failures, read_shards
 from dsd.toybox.prompts import Oracle

@@ -18,8 +18,8 @@ from transformers import (
 from dsd.data_gen import prompt_encoding
 from dsd.data_gen.prompt_encoding import FAMILIES, Embeddings, Family, Words, family_of
 from dsd.data_gen.teachers import PipelineTeacher
+from dsd.io.records import Prompt
 from dsd.models.speed import Speed
-from dsd.records import Prompt
 from dsd.runs.shards import read_shards
 
 BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"

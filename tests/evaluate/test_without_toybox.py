@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from worlds import curated_run, grids_run, infer_run, leave
 
-from dsd.records import Result
+from dsd.io.records import Result
 from dsd.runs.shards import read_shards
 
 SIMILAR = ["measure=[similarity]", "~measure.clip", "device=cpu", "num_resamples=200"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsd.errors import UserError
-from dsd.files import atomic
+from dsd.io.files import atomic
 from dsd.runs.manifest import read_manifest, write_manifest
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 import dsd.runs.shards
 from dsd.errors import UserError
-from dsd.records import LAYOUTS, Grid, Pair, Prompt, features, layout_shape
+from dsd.io.records import LAYOUTS, Grid, Pair, Prompt, features, layout_shape
 from dsd.runs.shards import (
     Failure,
     Shard,
@@ -35,7 +35,7 @@ NUM_ITEMS, ROWS = 10, 4
 WRITER = f"""
 import sys, time
 from tests.runs.test_shards import NUM_ITEMS, ROWS, grids
-from dsd.records import Grid, features
+from dsd.io.records import Grid, features
 from dsd.runs.shards import pending_shards, write_shard
 import dsd.runs.shards
 dsd.runs.shards.ROWS_PER_GROUP = 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torchvision.transforms.functional import to_pil_image
 
-from dsd.files import resolve
+from dsd.io.files import resolve
 from dsd.toybox import grammar, judge, recogniser
 from dsd.toybox.draw import render
 from dsd.toybox.jobs import held_out_jobs
@@ -89,7 +89,7 @@ def test_prompts_are_a_function_of_position_and_held_out_subjects_stay_out() -> 
 
 def test_pairs_of_held_out_subjects_are_noticed(clip) -> None:
     rng = np.random.default_rng(9)
-    from dsd.records import Verdict
+    from dsd.io.records import Verdict
 
     for split, expected in (("train", False), ("held_out", True)):
         said = judge.describe(words(subject_rows(rng.choice(subject_ids(split), 1))[0], SUBJECT))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import T5EncoderModel, T5Tokenizer
 
-from dsd.files import resolve
+from dsd.io.files import resolve
 from dsd.toybox.samples import LAYOUTS, sample_grids
 from dsd.toybox.text import MAX_SEQUENCE_LENGTH, VALUES, build_tokenizers, corpus, labels, tokenize
 

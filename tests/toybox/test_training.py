@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from dsd.files import resolve
+from dsd.io.files import resolve
 from dsd.models.loading import load_pipeline
 from dsd.toybox import code
 from dsd.toybox.fit import fit, learning_rate

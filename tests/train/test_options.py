@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from dsd.files import write_json
+from dsd.io.files import write_json
 from dsd.models.adapter import build_student, trainable_parameters
 from dsd.models.canvas import Canvas
 from dsd.models.conditional import is_conditional, load_transformer
@@ -222,7 +222,7 @@ def test_experiments_run_in_shrunken_form(run, pairs, adapter, tmp_path, experim
 
 def test_what_a_step_costs_at_flux_shape() -> None:
     """37.7 TFLOP a forward of 2,560 tokens, 103.6 a step of rank 512 on all matrices of the blocks."""
-    transformer = random_flux_dev(torch.bfloat16, "meta", text=False).transformer
+    transformer = random_flux_dev(torch.bfloat16, "meta").transformer
     assert sum(forward_flops(transformer, 2048, 512)) / 1e12 == pytest.approx(37.7, abs=0.1)
     assert sum(forward_flops(transformer, 4096, 512)) / 1e12 == pytest.approx(74.4, abs=0.2)
     student = build_student(transformer, 512, 512, "all_linear")

@@ -9,8 +9,8 @@ import numpy as np
 from datasets import Dataset
 
 from dsd.curation.agreement import Key, read_labels
-from dsd.files import atomic
-from dsd.pictures import png
+from dsd.io.files import atomic
+from dsd.io.pictures import png
 
 
 class Labelling:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dsd.errors import UserError
-from dsd.files import atomic, write_json
+from dsd.io.files import atomic, write_json
 
 AS_STORED = {torch.bfloat16: torch.int16}  # NumPy has no bfloat16; the bits are the same
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsd.errors import UserError
-from dsd.files import atomic
+from dsd.io.files import atomic
 from dsd.runs.progress import progress
 from dsd.train.data.sources import PairSource, RawPair
 

@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-import dsd
 from dsd.errors import UserError
-from dsd.files import atomic
-from dsd.records import layout_shape
+from dsd.io.files import atomic
+from dsd.io.records import layout_shape
+from dsd.version import __version__
 
 PAD, LINE, INK, PAPER = 8, 15, (40, 40, 48), (255, 255, 255)
 
@@ -31,7 +31,7 @@ def picture_format(path: str | Path) -> str:
 def save_picture(picture: Image.Image, path: str | Path, prompt: str, seed: int, settings: Mapping[str, Any]) -> None:
     """Write a picture; a PNG carries prompt, seed, settings (JSON) and our version as text."""
     kind, said = picture_format(path), PngInfo()
-    known = {"prompt": prompt, "seed": seed, "settings": json.dumps(settings), "software": f"dsd {dsd.__version__}"}
+    known = {"prompt": prompt, "seed": seed, "settings": json.dumps(settings), "software": f"dsd {__version__}"}
     for name, value in known.items():
         said.add_itxt(name, str(value))
     with atomic(path) as temporary:

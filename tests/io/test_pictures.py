@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from dsd.pictures import contact_sheet
+from dsd.io.pictures import contact_sheet
 
 
 def test_pictures_stand_in_rows_with_their_labels() -> None:
