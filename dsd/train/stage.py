@@ -166,8 +166,10 @@ def take_steps(
         cfg.max_grad_norm,
     )  # fmt: skip
     state, on_main = trainee.state, trainee.accelerator.is_main_process
-    stopping = Stopping(trainee.accelerator, state)
-    with progress(plan.num_steps, "train", "step", initial=state.step, shown=on_main) as bar:
+    with (
+        Stopping(trainee.accelerator, state) as stopping,
+        progress(plan.num_steps, "train", "step", initial=state.step, shown=on_main) as bar,
+    ):
         hooks = hooks_of(cfg, trainee, plan, bar, validation, stopping)
         train(trainee, objective, sampling, plan, hooks, stopping)
     if state.step < plan.num_steps:
@@ -196,9 +198,9 @@ def finish(
     """Draw the curves, write the manifest and say what was done."""
     final, state = plot_curves(trainee.output_dir), trainee.state
     best = {"step": state.best_step, validation.metric: state.best} if validation is not None else None
+    told: dict[str, Any] = {"source": source.fingerprint, "best": best, **final}
     made = ADAPTER if cfg.lora.rank else "transformer/"
     current.finish(
         {"steps": cfg.num_steps, "pairs": num_pairs, "samples": cfg.num_steps * cfg.batch_size},
-        f"{cfg.num_steps} steps, loss {final['loss']:.4f}, {made}", trainee.output_dir / "loss.png",
-        source=source.fingerprint, best=best, **final,
+        f"{cfg.num_steps} steps, loss {final['loss']:.4f}, {made}", trainee.output_dir / "loss.png", **told,
     )  # fmt: skip

@@ -26,15 +26,21 @@ class Pairs(Protocol):
     @property
     def captions(self) -> list[tuple[str, str]]: ...  # description, instruction
 
-    def canvas(self, rows: Sequence[int]) -> Tensor: ...
-
-    def condition(self, rows: Sequence[int]) -> Tensor: ...
-
-    def negative(self, rows: Sequence[int]) -> Tensor | None:
-        """Canvases with a worse target; None where the pairs have none."""
+    def canvas(self, rows: Sequence[int]) -> Tensor:
+        """Give the latents of [reference | target], (B, L, C)."""
         ...
 
-    def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]: ...
+    def condition(self, rows: Sequence[int]) -> Tensor:
+        """Give the latents of the reference as a condition, (B, L, C)."""
+        ...
+
+    def negative(self, rows: Sequence[int]) -> Tensor | None:
+        """Give the latents of [reference | worse target], (B, L, C); None where the pairs have none."""
+        ...
+
+    def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Give the embeddings of captions, (B, T, D) and (B, P)."""
+        ...
 
 
 @dataclass(frozen=True)
