@@ -27,7 +27,7 @@ class Finished:
     @property
     def settings(self) -> str:
         """The config as YAML, without the identity that follows from it."""
-        config = OmegaConf.create(self.config or "{}")
+        config: Any = OmegaConf.create(self.config or "{}")
         config.pop("identity", None)
         return OmegaConf.to_yaml(config) if config else ""
 
