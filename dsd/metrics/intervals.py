@@ -38,7 +38,8 @@ def unit_weights(rng: np.random.Generator, num_units: int, num_resamples: int) -
 def share(weights: np.ndarray, hits: ArrayLike, counts: ArrayLike) -> np.ndarray:
     """(1 + R, U) weights, (U, ...) hits and (U, ...) counts by unit -> (1 + R, ...) hits / counts."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return weights @ np.asarray(hits, float) / (weights @ np.asarray(counts, float))
+        shares: np.ndarray = weights @ np.asarray(hits, float) / (weights @ np.asarray(counts, float))
+        return shares
 
 
 def estimate(distribution: np.ndarray, n: int) -> Estimate:

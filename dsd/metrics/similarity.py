@@ -17,10 +17,8 @@ class Similarity:
     def __init__(self, features: Features) -> None:
         self.features = features
         image, text = f"{features.name}_image", f"{features.name}_text"
-        names, explained = (
-            (image,),
-            f"{image} is the cosine between the embeddings of the picture and of its reference.",
-        )
+        names: tuple[str, ...] = (image,)
+        explained = f"{image} is the cosine between the embeddings of the picture and of its reference."
         if features.knows_text:
             names, explained = (image, text), f"{explained} {text} is the same between the picture and its prompt."
         self.scale = Scale(names, headline=image, explained=explained, unit="cosine similarity")

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from dsd.models.canvas import grid_ids, pack
+from dsd.models.loading import moved
 from dsd.models.student import flux_velocity
 from dsd.toybox import code
 from dsd.toybox.fit import fit
@@ -40,7 +41,7 @@ LESSONS = (
 
 def build_transformer() -> FluxTransformer2DModel:
     """Make an untrained FLUX.1: 3 double and 6 single blocks, 4 heads of 32, guidance embedding."""
-    return FluxTransformer2DModel(
+    transformer: FluxTransformer2DModel = FluxTransformer2DModel(
         in_channels=64,
         num_layers=3,
         num_single_layers=6,
@@ -51,6 +52,7 @@ def build_transformer() -> FluxTransformer2DModel:
         guidance_embeds=True,
         axes_dims_rope=(8, 12, 12),
     )
+    return transformer
 
 
 def build_pipeline(folder: Path, transformer: FluxTransformer2DModel) -> FluxPipeline:
@@ -76,9 +78,9 @@ def train_teacher(
 ) -> None:
     """Train the transformer and write the whole pipeline to `out`/teacher; `folder` holds checkpoints."""
     torch.manual_seed(SEED)
-    transformer = build_transformer().to(device)
-    clip = CLIPTextModel.from_pretrained(out / "teacher" / "text_encoder").to(device)
-    t5 = T5EncoderModel.from_pretrained(out / "teacher" / "text_encoder_2").to(device)
+    transformer = moved(build_transformer(), device)
+    clip = moved(CLIPTextModel.from_pretrained(out / "teacher" / "text_encoder"), device)
+    t5 = moved(T5EncoderModel.from_pretrained(out / "teacher" / "text_encoder_2"), device)
     tokenizers = build_tokenizers()
     forward = torch.compile(transformer, dynamic=False) if compiled else transformer  # 1.3x on a CPU
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from dsd.models.loading import moved
 from dsd.toybox import code
 from dsd.toybox.fit import fit
 from dsd.toybox.samples import LAYOUTS, sample_grids
@@ -24,7 +25,7 @@ WHOLE_EVERY = 4  # every fourth step has whole pictures, since GroupNorm average
 
 def build_vae() -> AutoencoderKL:
     """Make the untrained VAE."""
-    vae = AutoencoderKL(
+    vae: AutoencoderKL = AutoencoderKL(
         block_out_channels=(16, 32, 64, 64),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -66,7 +67,7 @@ def canvases(step: int) -> Tensor:
 def train_vae(folder: Path, out: Path, num_steps: int = 6000, lr: float = 1.5e-3, device: str = "cpu") -> None:
     """Train the VAE and write it to `out`/teacher/vae; `folder` holds checkpoints."""
     torch.manual_seed(SEED)
-    vae = build_vae().to(device)
+    vae = moved(build_vae(), device)
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         pixels = canvases(step).to(device)
