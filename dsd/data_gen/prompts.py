@@ -1,7 +1,7 @@
 """Where grid prompts come from: the protocol of a source, and prompts of a file."""
 
 import json
-from typing import Any, Protocol
+from typing import Protocol
 
 from dsd.errors import UserError
 from dsd.io.inputs import read_text
@@ -40,10 +40,10 @@ class JsonlPrompts:
         return Prompt(index=index, **self.prompts[index % len(self.prompts)])
 
     @staticmethod
-    def _read(place: str, line: str) -> dict[str, Any]:
+    def _read(place: str, line: str) -> dict:
         known = {"subject": "", "relation": "same", "source": place}
         try:
-            row: dict[str, Any] = known | json.loads(line)
+            row = known | json.loads(line)
             Prompt(index=0, **row)
         except (ValueError, TypeError) as error:
             raise UserError(f"{place}: not a prompt ({error}); each line is {EXAMPLE}") from error

@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from datasets import Dataset
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from dsd.errors import UserError
 from dsd.runs.manifest import MANIFEST, read_manifest
@@ -27,7 +27,7 @@ class Finished:
     @property
     def settings(self) -> str:
         """The config as YAML, without the identity that follows from it."""
-        config = cast(DictConfig, OmegaConf.create(self.config or "{}"))
+        config = OmegaConf.create(self.config or "{}")
         config.pop("identity", None)
         return OmegaConf.to_yaml(config) if config else ""
 
