@@ -99,7 +99,7 @@ def draw(arguments: argparse.Namespace) -> None:
         image_guidance_scale=arguments.i_guidance,
         text_guidance_scale=arguments.t_guidance,
         generator=torch.Generator("cpu").manual_seed(seed),
-    ).images
+    )[0]
     settings = {name: getattr(arguments, name) for name in ("guidance", "i_guidance", "t_guidance", "steps")}
     save_picture(picture, arguments.output_path, prompt, seed, settings)
     print(f"{arguments.output_path} ({picture.width} x {picture.height}, seed {seed})")

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
@@ -45,8 +45,9 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pattern = target_pattern(targets)
+        number = cast(int, alpha)  # peft multiplies by it, so that it need not be whole
         transformer.add_adapter(
-            LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
+            LoraConfig(r=rank, lora_alpha=number, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
         )
     if init is None:
         transformer.x_embedder.c_embedder.requires_grad_(True)
@@ -95,7 +96,8 @@ def scale_of(lora: Mapping[str, Any]) -> float:
     """Compute the factor by which peft multiplies BA."""
     if lora["use_dora"]:
         raise UserError("a DoRA cannot be stacked with another; use lora.use_dora=false in both stages")
-    return lora["alpha"] / (lora["rank"] ** 0.5 if lora["use_rslora"] else lora["rank"])
+    scale: float = lora["alpha"] / (lora["rank"] ** 0.5 if lora["use_rslora"] else lora["rank"])
+    return scale
 
 
 def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bool = True) -> dict[str, Any]:

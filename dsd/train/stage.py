@@ -99,7 +99,7 @@ def start(cfg: DictConfig, launcher: Launcher) -> Accelerator:
 
 def load_encoders(cfg: DictConfig, accelerator: Accelerator) -> FluxPipeline:
     """Load the base's VAE and text encoders."""
-    return load_pipeline(cfg.model.path, cfg.model.dtype, str(accelerator.device), FluxPipeline, transformer=None)
+    return load_pipeline(cfg.model.path, cfg.model.dtype, str(accelerator.device), cls=FluxPipeline, transformer=None)
 
 
 def sizes_of(cfg: DictConfig) -> list[tuple[int, int]]:
@@ -196,7 +196,8 @@ def finish(
     cfg: DictConfig, current: Run, source: PairSource, trainee: Trainee, num_pairs: int, validation: Validation | None
 ) -> None:
     """Draw the curves, write the manifest and say what was done."""
-    final, state = plot_curves(trainee.output_dir), trainee.state
+    final: dict[str, Any] = plot_curves(trainee.output_dir)
+    state = trainee.state
     best = {"step": state.best_step, validation.metric: state.best} if validation is not None else None
     told: dict[str, Any] = {"source": source.fingerprint, "best": best, **final}
     made = ADAPTER if cfg.lora.rank else "transformer/"

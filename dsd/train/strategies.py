@@ -72,7 +72,8 @@ class Fsdp2(Whole):
     """FSDP2: every process holds a slice of every parameter."""
 
     def read(self, parameter: nn.Parameter) -> Tensor:
-        return whole(parameter.detach())
+        value: Tensor = whole(parameter.detach())
+        return value
 
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
         super().write(parameter, sliced(value, parameter))
@@ -105,7 +106,8 @@ class Zero2:
         return parameter.shape
 
     def read(self, parameter: nn.Parameter) -> Tensor:
-        return self.get(parameter)
+        value: Tensor = self.get(parameter)
+        return value
 
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
         """Write the fp32 copy and the parameter that the next forward pass reads."""
@@ -147,7 +149,8 @@ class Zero3(Zero2):
     """DeepSpeed ZeRO-3: parameters are divided, too."""
 
     def shape(self, parameter: nn.Parameter) -> torch.Size:
-        return parameter.ds_shape  # type: ignore[attr-defined]  # DeepSpeed's own attribute; `shape` is that of a slice
+        whole_shape: torch.Size = parameter.ds_shape  # type: ignore[attr-defined]  # DeepSpeed's; `shape` is a slice's
+        return whole_shape
 
     def _make_state(self, names: Sequence[str]) -> None:
         for flat in self.optimizer.fp32_partitioned_groups_flat:
