@@ -27,9 +27,8 @@ from dsd.chat import gemini
 from dsd.chat.service import Service
 from dsd.errors import UserError
 from dsd.infer.enhance import Enhancer
-from dsd.io.pictures import picture_format, save_picture
+from dsd.io.pictures import picture_format, read_picture, save_picture
 from dsd.models.loading import DTYPES, to_device
-from dsd.pipeline.jobs import read_picture
 from dsd.pipeline.offload import place, refuse_without_gpu
 from dsd.pipeline.pipeline import DSDPipeline
 from dsd.runs.messages import explain
