@@ -69,9 +69,8 @@ def draw(arguments: argparse.Namespace) -> None:
     """Draw and save the picture. The libraries are imported here, so that a bad flag is answered at once."""
     import torch
 
-    from dsd.io.pictures import picture_format, save_picture
+    from dsd.io.pictures import picture_format, read_picture, save_picture
     from dsd.models.loading import to_device
-    from dsd.pipeline.jobs import read_picture
     from dsd.pipeline.offload import place, refuse_without_gpu
     from dsd.pipeline.pipeline import DSDPipeline
 
