@@ -16,6 +16,7 @@ from dsd.io.files import atomic
 from dsd.io.records import layout_shape
 from dsd.version import __version__
 
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # others could start programs (EPS)
 PAD, LINE, INK, PAPER = 8, 15, (40, 40, 48), (255, 255, 255)
 
 

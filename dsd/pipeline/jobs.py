@@ -18,13 +18,12 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from dsd.errors import UserError
 from dsd.io.inputs import read_jsonl, read_text, regular_file
-from dsd.io.pictures import to_rgb
+from dsd.io.pictures import FORMATS, to_rgb
 from dsd.runs.identity import fingerprint
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # others could start programs (EPS)
 
 
 def _not_blank(text: str) -> str:
