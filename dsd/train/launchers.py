@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +24,7 @@ class Share:
     micro_batch: int
     accumulation: int
     max_grad_norm: float
+    timeout_minutes: float  # the longest wait for another process
 
 
 class Launcher(Protocol):
@@ -143,6 +145,7 @@ def common_arguments(share: Share, device: str) -> dict[str, Any]:
     """Make the arguments of the Accelerator that all launchers have."""
     # otherwise DeepSpeed infers the device and logs a warning
     os.environ.setdefault("DS_ACCELERATOR", "cpu" if device == "cpu" else "cuda")
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    handlers: list[Any] = [InitProcessGroupKwargs(backend="gloo")] if device == "cpu" and several else []
+    several, timeout = int(os.environ.get("WORLD_SIZE", 1)) > 1, timedelta(minutes=share.timeout_minutes)
+    backend = "gloo" if device == "cpu" else "nccl"
+    handlers: list[Any] = [InitProcessGroupKwargs(backend=backend, timeout=timeout)] if several else []
     return {"gradient_accumulation_steps": share.accumulation, "kwargs_handlers": handlers, "cpu": device == "cpu"}

@@ -12,7 +12,7 @@ from torch import Tensor
 from dsd.train.data.cache import Cache
 from dsd.train.data.encoder import Encoder
 from dsd.train.data.sources import PairSource, Picture, RawPair
-from dsd.train.data.table import Size, Table, blocks, make_table, read_table, refuse_useless
+from dsd.train.data.table import Size, Table, blocks, left_out, make_table, read_table, refuse_useless
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,13 @@ class Pairs(Protocol):
     """N pairs, each of one size. Shapes as in `Encoder`; the rows that are asked for together share a size."""
 
     @property
+    def table(self) -> Table: ...
+
+    @property
     def bucket_of(self) -> np.ndarray: ...
+
+    @property
+    def positions(self) -> np.ndarray: ...  # in the source; they name pairs in messages
 
     @property
     def captions(self) -> list[tuple[str, str]]: ...  # description, instruction
@@ -53,6 +59,10 @@ class CachedPairs:
     @property
     def bucket_of(self) -> np.ndarray:
         return self.table.bucket_of
+
+    @property
+    def positions(self) -> np.ndarray:
+        return self.table.positions
 
     @property
     def captions(self) -> list[tuple[str, str]]:
@@ -87,6 +97,10 @@ class DirectPairs:
         return self.table.bucket_of
 
     @property
+    def positions(self) -> np.ndarray:
+        return self.table.positions
+
+    @property
     def captions(self) -> list[tuple[str, str]]:
         return self.table.captions
 
@@ -114,8 +128,8 @@ class DirectPairs:
         return self.sizes[int(self.table.bucket_of[rows[0]])]
 
     def _read(self, rows: Sequence[int]) -> list[RawPair]:
-        places = [int(self.table.positions[row]) for row in rows]
-        return [pair for place in places for pair in self.source.block(range(place, place + 1))]
+        places = [(row, int(self.table.positions[row])) for row in rows]
+        return [self.table.unchanged(r, p) for r, at in places for p in self.source.block(range(at, at + 1))]
 
 
 def prepare_pairs(
@@ -136,8 +150,7 @@ def open_pairs(
     table = read_table(source, cache_dir, sizes, blocks(source))
     refuse_useless(table, str(cache_dir))
     if table.faults and shown:
-        position, reason = table.faults[0]
-        log.warning("train: %d pairs are left out, such as number %d: %s", len(table.faults), position, reason)
+        log.warning("train: %s", left_out(table.faults))
     if cache is None:
         return DirectPairs(table, source, encoder, sizes)
     cache.refresh()

@@ -54,7 +54,7 @@ class Sampling:
             noise=torch.stack([noise for _, noise in drawn]).to(latents.device),
             sigmas=torch.cat([sigma for sigma, _ in drawn]).to(latents.device),
             negative=None if negative is None else negative.float(),
-            rows=tuple(rows),
+            positions=tuple(int(self.pairs.positions[row]) for row in rows),
         )
 
     def _choose(
