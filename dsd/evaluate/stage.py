@@ -15,7 +15,7 @@ from dsd.evaluate.inputs import Inputs, open_inputs
 from dsd.evaluate.report import write_report
 from dsd.evaluate.scoring import Measures, Scored, check_measures, same_jobs, score_results
 from dsd.evaluate.summary import left_out, summarise
-from dsd.io.files import atomic, write_json
+from dsd.io.files import atomic, remove_all_stale, write_json
 from dsd.metrics.measure import GridMeasure
 from dsd.runs.identity import claim
 from dsd.runs.manifest import MANIFEST, is_finished, read_manifest
@@ -81,6 +81,7 @@ def write_outputs(
     scored: Mapping[str, Sequence[Scored]],
 ) -> None:  # fmt: skip
     """Write the numbers, the tables, the plot and the report; print the tables."""
+    remove_all_stale(output_dir)
     every = list(table.tables(summary).values())
     write_json(output_dir / "summary.json", summary)
     with atomic(output_dir / "table.md") as temporary:

@@ -57,10 +57,10 @@ def remove_stale(path: Path) -> None:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
-def remove_all_stale(folder: Path) -> None:
-    """Remove the temporary files that killed writers left in a folder. Only for its sole writer."""
-    for leftover in folder.glob(".tmp-????????-*"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+def remove_all_stale(folder: Path, below: bool = False) -> None:
+    """Remove the temporary files that killed writers left in a folder, or also `below` it. Only for its sole writer."""
+    for leftover in list(folder.glob(f"{'**/' if below else ''}.tmp-????????-*")):
+        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

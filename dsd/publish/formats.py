@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from diffusers import FluxTransformer2DModel
 from huggingface_hub import save_torch_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dsd.models import layouts
@@ -23,6 +23,7 @@ from dsd.models.adapter_file import read_adapter
 from dsd.models.conditional import SHARD, load_transformer
 from dsd.models.loading import load_without_encoders
 from dsd.models.student import CanvasStudent
+from dsd.models.tensors import write_tensors
 from dsd.pipeline.pipeline import DSDPipeline
 
 COMFYUI = "dsd_flux.safetensors"
@@ -77,7 +78,7 @@ def write_released(source: Source, folder: Path, dtype: torch.dtype) -> Reader:
     save_torch_state_dict(tensors, folder / "transformer", filename_pattern=SHARD)
     config = layouts.released_config(transformer.config)
     (folder / "transformer" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(layouts.rounded(lora, dtype), folder / RELEASED_LORA, metadata={"format": "pt"})
+    write_tensors(folder / RELEASED_LORA, layouts.rounded(lora, dtype))
 
     def read(folder: Path) -> FluxTransformer2DModel:
         loaded = load_transformer(folder / "transformer")
@@ -105,7 +106,7 @@ def write_comfyui(source: Source, folder: Path, dtype: torch.dtype) -> Reader:
     """Write the merged transformer in one file, in Black Forest Labs' names."""
     transformer = source.merged()
     config, width = dict(transformer.config), transformer.inner_dim
-    save_file(layouts.rounded(layouts.to_bfl(transformer.state_dict()), dtype), folder / COMFYUI)
+    write_tensors(folder / COMFYUI, layouts.rounded(layouts.to_bfl(transformer.state_dict()), dtype))
 
     def read(folder: Path) -> FluxTransformer2DModel:
         loaded: FluxTransformer2DModel = FluxTransformer2DModel.from_config(config)

@@ -16,13 +16,15 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import is_dataclass
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from dsd.runs.redaction import Redacting, redact
+from dsd.runs.redaction import Redacting, forget, learn, redact
 from dsd.runs.settings import SCHEMAS, check, plain
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -66,7 +68,7 @@ def quiet() -> None:
         for category in (DeprecationWarning, FutureWarning, UserWarning):
             warnings.simplefilter("ignore", category)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for handler in logging.getLogger().handlers:
+    for handler in logging.getLogger().handlers + logging.getLogger("dsd").handlers:
         if not any(isinstance(known, Redacting) for known in handler.filters):
             handler.addFilter(Redacting())
     for ours in ("dsd", "__main__"):
@@ -87,6 +89,7 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
         quiet()  # a launcher such as submitit runs this in a process of its own
         try:
             cfg = _completed(cfg)
+            learn(plain(cfg))
             check(cfg, schema)
             from dsd.io.pictures import forbid_programs
 
@@ -100,13 +103,16 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
             # SystemExit passes through Hydra, which prints lines of its own about any other exception
             sys.exit(codes[-1])
 
+    forget()
+    learn(list(sys.argv[1:]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
     # argparse refuses key=value on both sides of an option such as -m
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: a.startswith("~") or ("=" in a and not a.startswith("-")))
     if not {"-m", "--multirun"} & set(sys.argv):  # there a comma separates values
         sys.argv[1:] = [quoted(argument, schema) for argument in sys.argv[1:]]
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir), config_name=stage)(job)()
+        with _redacted_config():
+            hydra.main(version_base="1.3", config_path=str(config_dir), config_name=stage)(job)()
     except KeyboardInterrupt:
         print(f"{program}: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
@@ -115,6 +121,20 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
     if len(codes) > 2:
         print(f"{program}: {len(codes) - 1} jobs of the sweep failed, see above", file=sys.stderr)
     return max(codes)
+
+
+@contextmanager
+def _redacted_config() -> Iterator[None]:
+    """Redact what Hydra prints for --cfg and --info; a stage's own output passes as it comes."""
+    if not any(argument.startswith(("--cfg", "-c", "--info", "-i")) for argument in sys.argv[1:]):
+        yield
+        return
+    printed = StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        print(redact(printed.getvalue()), end="")
 
 
 def quoted(override: str, schema: type) -> str:

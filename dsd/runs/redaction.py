@@ -4,24 +4,53 @@ import logging
 import os
 import re
 from typing import Any
+from urllib.parse import quote, unquote
 
 REDACTED = "<redacted>"
-SECRET_KEY = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
-ENVIRONMENT = re.compile(r"(API_?KEY|TOKEN|SECRET|PASSWORD)$")
+_NAMES = "api_?key|access_?key|token|secret|password|passwd|authorization"
+SECRET_KEY = re.compile(rf"(^|_)({_NAMES})$", re.IGNORECASE)
+ENVIRONMENT = re.compile(r"(_KEY|APIKEY|TOKEN|SECRET|PASSWORD)$")
+SHORTEST = 6  # characters of a secret that is replaced wherever it stands
+_URL = re.compile(r"\w[\w+.-]*://([^/\s'\"]*)@")  # https://user:password@host
+_QUERY = re.compile(r"[?&;](?:api_?)?(?:key|token|secret|password|sig|signature)=([^&\s'\"]+)", re.IGNORECASE)
+_known: set[str] = set()  # secrets that this command was given
 IN_TEXT = (
-    (re.compile(r"(\w[\w+.-]*://)[^/\s@'\"]+@"), rf"\1{REDACTED}@"),  # https://user:password@host
-    (re.compile(r"([?&;](?:api_?)?(?:key|token|secret|password|sig|signature)=)[^&\s'\"]+", re.I), rf"\1{REDACTED}"),
-    (re.compile(r"((?:^|[\s.+_,{])(?:api_?key|token|secret|password)[=:]\s*)[^\s,}&'\"]+", re.I), rf"\1{REDACTED}"),
     (re.compile(r"\b(Bearer\s+)[\w.~+/-]{8,}=*"), rf"\1{REDACTED}"),
+    (re.compile(r"(\w[\w+.-]*://)[^/\s'\"]*@"), rf"\1{REDACTED}@"),
+    (re.compile(r"([?&;](?:api_?)?(?:key|token|secret|password|sig|signature)=)[^&\s'\"]+", re.I), rf"\1{REDACTED}"),
+    (
+        re.compile(rf"((?:^|[\s.+_,{{'\"])(?:{_NAMES})['\"]?[=:]\s*['\"]?)(?!null\b)[^\s,}}&'\"]+", re.I),
+        rf"\1{REDACTED}",
+    ),
     (re.compile(r"\b(?:sk-[\w-]{16,}|hf_\w{16,}|AIza[\w-]{30,})"), REDACTED),  # OpenAI's, Hugging Face's, Google's keys
 )
 
 
+def learn(config: Any, key: str = "") -> None:
+    """Remember the secrets of a config or of the command line: a provider may repeat them anywhere in an error."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            learn(value, str(name))
+    elif isinstance(config, list):
+        for value in config:
+            learn(value, key)
+    elif isinstance(config, str):
+        found = [config] if SECRET_KEY.search(key) else [*_QUERY.findall(config)]
+        found += [part for pair in _URL.findall(config) for part in (pair, *pair.split(":", 1)[1:])]
+        _known.update(value for value in found if value and value != REDACTED)
+
+
+def forget() -> None:
+    """Forget the secrets of an earlier command in this process."""
+    _known.clear()
+
+
 def redact(text: str) -> str:
-    """Replace credentials in URLs, keys of known form, and the values of secret environment variables."""
-    for name, value in os.environ.items():
-        if ENVIRONMENT.search(name) and len(value) >= 6:
-            text = text.replace(value, REDACTED)
+    """Replace credentials in URLs, keys of known form, learnt secrets, and values of secret environment variables."""
+    secrets = _known | {value for name, value in os.environ.items() if ENVIRONMENT.search(name)}
+    forms = {form for value in secrets for form in (value, quote(value, safe=""), unquote(value))}
+    for value in sorted((form for form in forms if len(form) >= SHORTEST), key=len, reverse=True):
+        text = text.replace(value, REDACTED)
     for pattern, replacement in IN_TEXT:
         text = pattern.sub(replacement, text)
     return text

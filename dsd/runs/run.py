@@ -78,7 +78,7 @@ class Run:
             return False
         self.locks.append(lock_of(self.output_dir, "finish"))
         self.locks[-1].acquire()  # of workers that end together, one finishes and the others wait
-        remove_all_stale(self.output_dir)
+        remove_all_stale(self.output_dir, below=True)
         return not is_finished(self.output_dir, self.stage)
 
     def finish(

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from dsd.io.files import atomic
+from dsd.io.files import atomic, remove_all_stale
 from dsd.io.pictures import axes_sheet, contact_sheet
 from dsd.runs.identity import CONFIG, read_config
 from dsd.runs.manifest import MANIFEST
@@ -30,6 +30,7 @@ def write_overview(folder: Path, num_jobs: int) -> None:
     jobs = [job for job in named if int(job.name) < num_jobs]
     if not jobs:
         return
+    remove_all_stale(folder)
     jobs.sort(key=lambda job: int(job.name))
     table = compare(jobs)
     with atomic(folder / OVERVIEW) as temporary, temporary.open("w", newline="") as file:

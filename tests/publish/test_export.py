@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from dsd.errors import UserError
 from dsd.models.layouts import from_bfl, to_bfl
+from dsd.models.tensors import read_tensors, write_tensors
 from dsd.publish import export as exporting
 from dsd.publish.commands import export
 
@@ -89,3 +90,33 @@ def test_bad_input_is_one_line(call, adapter, tmp_path) -> None:
         assert said.count(": error: ") == 1
         assert words in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("no B", "1 tensors are missing"), ("NaN", "holds NaN"), ("shape", "has shape"), ("metadata", "is not JSON")],
+)
+def test_a_damaged_adapter_is_one_line(call, adapter, tmp_path, name, words) -> None:
+    state, metadata = read_tensors(adapter / "adapter.safetensors")
+    if name == "no B":
+        state.pop(next(key for key in state if "lora_B" in key))
+    elif name == "metadata":
+        metadata["lora"] = "{"
+    else:
+        bias = state["c_embedder.bias"]
+        state["c_embedder.bias"] = bias[:-1].clone() if name == "shape" else bias * float("nan")
+    write_tensors(tmp_path / "a.safetensors", state, metadata)
+    said = call(export, f"adapter={tmp_path / 'a.safetensors'}", "to=merged", f"output_dir={tmp_path / 'out'}", code=2)
+    assert words in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_equal_exports_are_equal_files_that_others_can_read(call, adapter, tmp_path) -> None:
+    """safetensors leaves the header in any order, and its files to their owner alone."""
+    for name in ("a", "b"):
+        call(export, f"adapter={adapter}", "to=comfyui", "dtype=bf16", f"output_dir={tmp_path / name}")
+    files = [tmp_path / name / "dsd_flux.safetensors" for name in ("a", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert all(f.stat().st_mode & 0o044 == 0o044 for f in files)
+    with safe_open(files[0], "pt") as opened:
+        assert opened.metadata()["format"] == "pt"

@@ -1,5 +1,8 @@
 """A published set reads as any other, and its card says where it came from."""
 
+import json
+import shutil
+
 import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
@@ -36,3 +39,40 @@ def test_one_place_is_asked_for(call, pairs, places) -> None:
 
 def test_pairs_come_from_a_finished_folder(call, grids) -> None:
     assert "made by dsd-data-gen" in call(publish, f"pairs={grids}", "local=folder", code=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": "x"}, "not a manifest (steps: "),
+        ({"steps": [{"name": "x"}]}, "not a manifest (steps."),
+        ({"reasons": 3}, "not a manifest (reasons: "),
+        ({"counts": None}, "not a manifest (counts: "),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(call, pairs, tmp_path, change, words) -> None:
+    shutil.copytree(pairs, tmp_path / "pairs")
+    path = tmp_path / "pairs" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert words in call(publish, f"pairs={tmp_path / 'pairs'}", f"local={tmp_path / 'set'}", code=2)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"), [("a: [\n", "not a readable config"), (None, "config.yaml: not a readable config")]
+)
+def test_a_damaged_config_is_one_line(call, pairs, tmp_path, config, words) -> None:
+    shutil.copytree(pairs, tmp_path / "pairs")
+    path = tmp_path / "pairs" / "config.yaml"
+    path.unlink() if config is None else path.write_text(config)
+    assert words in call(publish, f"pairs={tmp_path / 'pairs'}", f"local={tmp_path / 'set'}", code=2)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(("place", "words"), [("repo='a b c'", "user/name is needed"), ("local=''", "local is empty")])
+def test_a_place_that_cannot_be_is_one_line(call, pairs, place, words) -> None:
+    assert words in call(publish, f"pairs={pairs}", place, code=2)
+
+
+def test_what_is_published_can_be_read_by_others(call, pairs, tmp_path) -> None:
+    call(publish, f"pairs={pairs}", f"local={tmp_path / 'set'}")
+    assert all(f.stat().st_mode & 0o044 == 0o044 for f in (tmp_path / "set").rglob("*") if f.is_file())
