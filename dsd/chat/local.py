@@ -13,14 +13,13 @@ class Local:
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        from dsd.models.loading import to_device, to_dtype
+        from dsd.models.loading import moved, to_device, to_dtype
 
         self.model, self.max_new_tokens, self.no_gradients = model, max_new_tokens, torch.inference_mode
         try:
             self.processor = AutoProcessor.from_pretrained(model)
-            self.network = AutoModelForImageTextToText.from_pretrained(
-                model, dtype=to_dtype(dtype), use_safetensors=True
-            ).to(to_device(device))
+            network = AutoModelForImageTextToText.from_pretrained(model, dtype=to_dtype(dtype), use_safetensors=True)
+            self.network = moved(network, to_device(device))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"vlm.chat.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}"

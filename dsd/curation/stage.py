@@ -143,7 +143,8 @@ def finish(stage: Run, cfg: DictConfig) -> None:
 def seconds_of(cfg: DictConfig) -> float:
     """Sum the time of all workers for verdicts and pairs."""
     folders = {"verdicts": cfg.verdicts_dir, "rejected": cfg.output_dir, "pairs": cfg.output_dir}
-    return round(sum(read_stats(folder, name)["seconds"] for name, folder in folders.items()), 1)
+    seconds: float = round(sum(read_stats(folder, name)["seconds"] for name, folder in folders.items()), 1)
+    return seconds
 
 
 def said(pairs: Dataset, rejected: Dataset, reasons: Counter[str], silent: Mapping[str, int]) -> str:

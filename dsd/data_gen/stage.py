@@ -48,7 +48,8 @@ def run(cfg: DictConfig) -> None:
 def grids_in(shard_mb: int, model: Any) -> int:
     """Estimate how many 2x2 grids make that many MB."""
     size = 4 * model.panel_height * model.panel_width * PNG_BYTES_A_PIXEL
-    return max(1, round(shard_mb * 1e6 / size))
+    num: int = max(1, round(shard_mb * 1e6 / size))
+    return num
 
 
 @dataclass

@@ -184,7 +184,7 @@ def read_stats(input_dir: str | Path, name: str) -> dict[str, Any]:
 def _json_object(text: str, where: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); delete the folder and run the stage again") from error
     if not isinstance(found, dict):
         raise UserError(f"{where}: not a JSON object; delete the folder and run the stage again")

@@ -94,4 +94,5 @@ def init_of(cfg: DictConfig) -> str | None:
 def share_of(cfg: DictConfig) -> Share:
     """Compute this process's share of a step."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    return Share(cfg.batch_size // (processes * cfg.accumulation), cfg.accumulation, cfg.max_grad_norm)
+    micro_batch = cfg.batch_size // (processes * cfg.accumulation)
+    return Share(micro_batch, cfg.accumulation, cfg.max_grad_norm, cfg.timeout_minutes)

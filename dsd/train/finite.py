@@ -1,5 +1,6 @@
-"""Refuse a loss that is no number, on all ranks after the same step, without waiting for the device at every step."""
+"""Refuse a loss or gradient that is no number, on all ranks after the same step, without a wait for every step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from dsd.errors import UserError
 
+SHOWN = 16  # pairs in a message
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -17,7 +20,8 @@ class Loss:
     step: int
     mean: Tensor  # () over all ranks, which is NaN on each of them if it is on one
     own: Tensor  # () of this rank
-    rows: tuple[int, ...]  # of the table, this rank's
+    positions: tuple[int, ...]  # of this rank's pairs in their source
+    norm: Tensor  # () of the gradient of all ranks
 
 
 @dataclass
@@ -35,19 +39,37 @@ class Losses:
         """Raise UserError on the main rank, with the first such step and its pairs; end the other ranks in silence."""
         if not self.unchecked:
             return
-        finite = torch.stack([loss.mean for loss in self.unchecked]).isfinite().tolist()
-        for sound, loss in zip(finite, self.unchecked, strict=True):
-            if not sound:
-                self._refuse(loss)
+        means = torch.stack([loss.mean for loss in self.unchecked]).isfinite().tolist()
+        norms = torch.stack([loss.norm for loss in self.unchecked]).isfinite().tolist()
+        for sound_loss, sound_norm, loss in zip(means, norms, self.unchecked, strict=True):
+            if not sound_loss:
+                self._refuse_loss(loss)
+            if not sound_norm:
+                self._end(f"the gradient of step {loss.step} is {float(loss.norm)}, of pairs such as {shown(loss)}")
         self.unchecked.clear()
 
-    def _refuse(self, loss: Loss) -> None:
+    def refuse_weights(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse whole tensors, gathered on every rank, that are not finite after `step` steps."""
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                self._end(f"the weights are not finite after step {step - 1}, such as {name}")
+
+    def _refuse_loss(self, loss: Loss) -> None:
         own = float(loss.own)
-        seen = gather_object([None if torch.isfinite(loss.own) else (own, loss.rows)])
-        value, rows = next(filter(None, seen), (float(loss.mean), loss.rows))
+        seen = gather_object([None if torch.isfinite(loss.own) else (self.accelerator.process_index, own, shown(loss))])
+        rank, value, pairs = next(filter(None, seen), (None, float(loss.mean), shown(loss)))
+        where = f" on rank {rank}" if rank is not None and len(seen) > 1 else ""
+        self._end(f"the loss of step {loss.step} is {value}{where}, of the pairs {pairs}")
+
+    def _end(self, what: str) -> None:
         if not self.accelerator.is_main_process:
             raise SystemExit(2)
         raise UserError(
-            f"the loss of step {loss.step} is {value}, of the pairs {', '.join(map(str, rows[:16]))}; nothing of that "
-            "step was kept: the last checkpoint is good. Lower learning_rate=, or look at these pairs"
+            f"{what}; nothing of that step was kept: the last checkpoint is good. Lower learning_rate=, or look at "
+            "these pairs"
         )
+
+
+def shown(loss: Loss) -> str:
+    """List the pairs of a loss."""
+    return ", ".join(map(str, loss.positions[:SHOWN]))

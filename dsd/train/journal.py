@@ -1,12 +1,24 @@
 """Write and read the lines of JSON that a training leaves: metrics.jsonl and validation.jsonl."""
 
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from dsd.io.files import atomic
+from dsd.io.inputs import regular_file
 
 METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
+log = logging.getLogger(__name__)
+
+
+class Line(BaseModel, extra="allow"):
+    """The numbers of a step."""
+
+    __pydantic_extra__: dict[str, float | None]
+    step: Annotated[int, Field(ge=0)]
 
 
 def append(file: Path, line: dict[str, Any]) -> None:
@@ -17,13 +29,21 @@ def append(file: Path, line: dict[str, Any]) -> None:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Read the whole lines; a kill may have cut the last one."""
-    found = []
-    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+    """Read the whole lines. Damaged ones are dropped, and that is said; a kill may have cut the last one."""
+    if not file.exists():
+        return []
+    texts, found = regular_file(file).read_text(encoding="utf-8", errors="replace").split("\n"), []
+    bad = []
+    for number, text in enumerate(texts, 1):
         try:
-            found.append(json.loads(text))
-        except ValueError:
-            continue
+            line = json.loads(text)
+            Line.model_validate(line)
+            found.append(line)
+        except (ValidationError, ValueError, RecursionError):
+            if text.strip() and number < len(texts):  # what follows the last line end was cut
+                bad.append(number)
+    if bad:
+        log.warning("train: %s: %d damaged lines are dropped, such as line %d", file, len(bad), bad[0])
     return found
 
 

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +24,7 @@ class Share:
     micro_batch: int
     accumulation: int
     max_grad_norm: float
+    timeout_minutes: float  # the longest wait for another process
 
 
 class Launcher(Protocol):
@@ -60,7 +62,8 @@ class Ddp:
     def divide(
         self, accelerator: Accelerator, transformer: Any, make_optimizer: MakeOptimizer
     ) -> tuple[nn.Module, Any]:
-        return accelerator.prepare(transformer, make_optimizer(transformer))
+        divided: tuple[nn.Module, Any] = accelerator.prepare(transformer, make_optimizer(transformer))
+        return divided
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ class Zero:
     def divide(
         self, accelerator: Accelerator, transformer: Any, make_optimizer: MakeOptimizer
     ) -> tuple[nn.Module, Any]:
-        return accelerator.prepare(transformer, make_optimizer(transformer))
+        divided: tuple[nn.Module, Any] = accelerator.prepare(transformer, make_optimizer(transformer))
+        return divided
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ def common_arguments(share: Share, device: str) -> dict[str, Any]:
     """Make the arguments of the Accelerator that all launchers have."""
     # otherwise DeepSpeed infers the device and logs a warning
     os.environ.setdefault("DS_ACCELERATOR", "cpu" if device == "cpu" else "cuda")
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    handlers: list[Any] = [InitProcessGroupKwargs(backend="gloo")] if device == "cpu" and several else []
+    several, timeout = int(os.environ.get("WORLD_SIZE", 1)) > 1, timedelta(minutes=share.timeout_minutes)
+    backend = "gloo" if device == "cpu" else "nccl"
+    handlers: list[Any] = [InitProcessGroupKwargs(backend=backend, timeout=timeout)] if several else []
     return {"gradient_accumulation_steps": share.accumulation, "kwargs_handlers": handlers, "cpu": device == "cpu"}

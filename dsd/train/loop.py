@@ -53,7 +53,7 @@ def take_step(trainee: Trainee, objective: Objective, sampling: Sampling, plan: 
     micro_batch = plan.batch_size // (ranks * plan.accumulation)
     total, waited = torch.zeros((), device=accelerator.device), 0.0
     norm: Tensor | float | None = None
-    rows: list[int] = []
+    positions: list[int] = []
     for group in optimizer.param_groups:
         group["lr"] = plan.rate(step)
     for part in range(plan.accumulation):
@@ -64,18 +64,20 @@ def take_step(trainee: Trainee, objective: Objective, sampling: Sampling, plan: 
         with trainee.accumulate(last=part == plan.accumulation - 1):
             loss = objective(batch).mean()
             total += loss.detach() / plan.accumulation
-            rows += batch.rows
+            positions += batch.positions
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 norm = accelerator.clip_grad_norm_(trainee.parameters_to_clip, plan.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     mean = accelerator.reduce(total, "mean")
-    trainee.losses.add(Loss(step, mean, total, tuple(rows)))
+    length = whole_norm(norm)
+    scaled = accelerator.mixed_precision == "fp16"  # its scaler skips steps whose gradient is not finite
+    trainee.losses.add(Loss(step, mean, total, tuple(positions), torch.zeros(()) if scaled else length))
     trainee.state.step += 1
     return {
         "loss": mean,
-        "grad_norm": whole_norm(norm),
+        "grad_norm": length,
         "lr": torch.tensor(plan.rate(step)),
         "data_seconds": torch.tensor(waited),
     }

@@ -30,6 +30,7 @@ from dsd.train.data.sources import PairSource
 from dsd.train.hooks import Checkpoint, Ema, Log
 from dsd.train.launchers import Launcher, refuse_alone
 from dsd.train.loop import Hook, Objective, Plan, train
+from dsd.train.lost import one_line_when_lost
 from dsd.train.optimizers import refuse_optimizer
 from dsd.train.settings import NEEDS_GPU, Cached, Mode, Trainable, adapter_file
 from dsd.train.stopping import Stopping
@@ -47,6 +48,12 @@ def run(cfg: DictConfig) -> None:
     current = begin(cfg, inputs_of(cfg, source))
     if current is None:
         return
+    with one_line_when_lost(current.output_dir, cfg.timeout_minutes):
+        work(cfg, launcher, source, current)
+
+
+def work(cfg: DictConfig, launcher: Launcher, source: PairSource, current: Run) -> None:
+    """Do this process's part."""
     accelerator, validation = start(cfg, launcher), make_validation(cfg)
     encoders = load_encoders(cfg, accelerator)  # they leave before the base comes: the two need never fit together
     canvases = [canvas_of(*size, encoders.vae_scale_factor) for size in sizes_of(cfg)]
@@ -64,7 +71,7 @@ def run(cfg: DictConfig) -> None:
     take_steps(cfg, trainee, objective, sampling_of(cfg, pairs, canvases), validation)
     accelerator.end_training()
     if current.is_main and trainee.state.step == cfg.num_steps:
-        finish(cfg, current, source, trainee, len(pairs.bucket_of), validation)
+        finish(cfg, current, source, trainee, pairs, validation)
 
 
 def refuse_impossible(cfg: DictConfig, launcher: Launcher) -> None:
@@ -99,7 +106,7 @@ def start(cfg: DictConfig, launcher: Launcher) -> Accelerator:
 
 def load_encoders(cfg: DictConfig, accelerator: Accelerator) -> FluxPipeline:
     """Load the base's VAE and text encoders."""
-    return load_pipeline(cfg.model.path, cfg.model.dtype, str(accelerator.device), FluxPipeline, transformer=None)
+    return load_pipeline(cfg.model.path, cfg.model.dtype, str(accelerator.device), cls=FluxPipeline, transformer=None)
 
 
 def sizes_of(cfg: DictConfig) -> list[tuple[int, int]]:
@@ -166,8 +173,10 @@ def take_steps(
         cfg.max_grad_norm,
     )  # fmt: skip
     state, on_main = trainee.state, trainee.accelerator.is_main_process
-    stopping = Stopping(trainee.accelerator, state)
-    with progress(plan.num_steps, "train", "step", initial=state.step, shown=on_main) as bar:
+    with (
+        Stopping(trainee.accelerator, state) as stopping,
+        progress(plan.num_steps, "train", "step", initial=state.step, shown=on_main) as bar,
+    ):
         hooks = hooks_of(cfg, trainee, plan, bar, validation, stopping)
         train(trainee, objective, sampling, plan, hooks, stopping)
     if state.step < plan.num_steps:
@@ -191,14 +200,17 @@ def hooks_of(
 
 
 def finish(
-    cfg: DictConfig, current: Run, source: PairSource, trainee: Trainee, num_pairs: int, validation: Validation | None
+    cfg: DictConfig, current: Run, source: PairSource, trainee: Trainee, pairs: Pairs, validation: Validation | None
 ) -> None:
     """Draw the curves, write the manifest and say what was done."""
-    final, state = plot_curves(trainee.output_dir), trainee.state
+    final: dict[str, Any] = plot_curves(trainee.output_dir)
+    state = trainee.state
     best = {"step": state.best_step, validation.metric: state.best} if validation is not None else None
+    told: dict[str, Any] = {"source": source.fingerprint, "best": best, **final}
     made = ADAPTER if cfg.lora.rank else "transformer/"
+    loss = f"loss {final['loss']:.4f}, " if "loss" in final else ""
+    counts = {"pairs": len(pairs.bucket_of), "left_out": len(pairs.table.faults)}
     current.finish(
-        {"steps": cfg.num_steps, "pairs": num_pairs, "samples": cfg.num_steps * cfg.batch_size},
-        f"{cfg.num_steps} steps, loss {final['loss']:.4f}, {made}", trainee.output_dir / "loss.png",
-        source=source.fingerprint, best=best, **final,
+        {"steps": cfg.num_steps, **counts, "samples": cfg.num_steps * cfg.batch_size},
+        f"{cfg.num_steps} steps, {loss}{made}", trainee.output_dir / "loss.png", **told,
     )  # fmt: skip

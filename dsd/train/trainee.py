@@ -73,6 +73,7 @@ class Trainee:
         """Write all that `resume` needs; the last `keep` checkpoints stay, and the best."""
         self.losses.refuse_nan()
         tensors, states = self.tensors(), gather_states(self.parameters, self.strategy)
+        self.losses.refuse_weights(self.state.step, tensors)
         if self.accelerator.is_main_process:
             folder = self.output_dir / "checkpoints"
             save_checkpoint(folder, self.state, tensors, states, group_settings(self.optimizer), keep)
@@ -81,6 +82,7 @@ class Trainee:
     def write(self, folder: Path) -> None:
         """Write the student, or its moving average where there is one, for inference."""
         tensors = self.tensors()
+        self.losses.refuse_weights(self.state.step, tensors)
         if self.accelerator.is_main_process:
             averaged: Mapping[str, Tensor] = {name: self.state.ema.get(name, t) for name, t in tensors.items()}
             metadata = {**self.facts.metadata, "num_steps": self.state.step}

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from dsd.errors import UserError
+from dsd.train.checkpoint import TrainState
 from dsd.train.finite import Loss, Losses
+from dsd.train.stopping import Stopping
 
 ONE_RANK_SEES_NAN = """
 import torch
@@ -21,7 +23,7 @@ accelerator = Accelerator(cpu=True)
 rank, losses = accelerator.process_index, Losses(accelerator)
 for step in range(5):
     own = torch.tensor(float("nan") if rank == 1 and step >= 3 else 1.0)
-    losses.add(Loss(step, accelerator.reduce(own, "mean"), own, (10 * rank + step,)))
+    losses.add(Loss(step, accelerator.reduce(own, "mean"), own, (10 * rank + step,), torch.ones(())))
 try:
     losses.refuse_nan()
 except UserError as error:
@@ -59,17 +61,27 @@ def test_one_rank_sees_nan_and_all_stop(spawn, tmp_path) -> None:
     said, _ = process.communicate()
     assert process.returncode != 0
     assert said.count("refused:") == 1
-    assert "the loss of step 3 is nan, of the pairs 13;" in said
+    assert "the loss of step 3 is nan on rank 1, of the pairs 13;" in said
 
 
 def test_the_first_bad_step_is_named() -> None:
-    losses = Losses(SimpleNamespace(is_main_process=True))
+    losses = Losses(SimpleNamespace(is_main_process=True, process_index=0))
     losses.refuse_nan()
     for step, value in enumerate((1.0, 2.0)):
-        losses.add(Loss(step, torch.tensor(value), torch.tensor(value), (step,)))
+        losses.add(Loss(step, torch.tensor(value), torch.tensor(value), (step,), torch.ones(())))
     losses.refuse_nan()
     assert not losses.unchecked
     for step, value in enumerate((1.0, float("inf"), float("nan")), start=2):
-        losses.add(Loss(step, torch.tensor(value), torch.tensor(value), (step, step + 100)))
+        losses.add(Loss(step, torch.tensor(value), torch.tensor(value), (step, step + 100), torch.ones(())))
     with pytest.raises(UserError, match=r"the loss of step 3 is inf, of the pairs 3, 103; .* the last checkpoint is"):
         losses.refuse_nan()
+
+
+def test_a_training_leaves_the_handlers_of_signals_as_they_were() -> None:
+    """A program that trains in its own process could not be terminated any more."""
+    before = signal.getsignal(signal.SIGTERM)
+    with Stopping(SimpleNamespace(num_processes=1), TrainState()) as stopping:
+        assert not stopping()
+        signal.raise_signal(signal.SIGTERM)
+        assert stopping.told
+    assert signal.getsignal(signal.SIGTERM) is before

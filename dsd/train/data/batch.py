@@ -19,7 +19,7 @@ class Batch:
     noise: Tensor  # (B, L, C)
     sigmas: Tensor  # (B,)
     negative: Tensor | None = None  # (B, L, C) like `latents`, with a worse target; None where the pairs have none
-    rows: tuple[int, ...] = ()  # of the table; they name the pairs in an error message
+    positions: tuple[int, ...] = ()  # of the pairs in their source; they name them in an error message
 
     def to(self, device: torch.device) -> "Batch":
         """Move all tensors to a device."""

@@ -98,7 +98,8 @@ class Cache:
                     canvases: dict[str, Tensor] = {}
                     conditions: dict[str, Tensor] = {}
                     for some in chunks(list(in_blocks(source, part)), AT_ONCE):
-                        found = self._encode(table, [(row_at[place], pair) for place, pair in some], self.sizes[bucket])
+                        pairs = [(row_at[place], table.unchanged(row_at[place], pair)) for place, pair in some]
+                        found = self._encode(table, pairs, self.sizes[bucket])
                         canvases |= found[0]
                         conditions |= found[1]
                         bar.update(len(some))

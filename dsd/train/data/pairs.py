@@ -12,7 +12,7 @@ from torch import Tensor
 from dsd.train.data.cache import Cache
 from dsd.train.data.encoder import Encoder
 from dsd.train.data.sources import PairSource, Picture, RawPair
-from dsd.train.data.table import Size, Table, blocks, make_table, read_table, refuse_useless
+from dsd.train.data.table import Size, Table, blocks, left_out, make_table, read_table, refuse_useless
 
 log = logging.getLogger(__name__)
 
@@ -21,20 +21,32 @@ class Pairs(Protocol):
     """N pairs, each of one size. Shapes as in `Encoder`; the rows that are asked for together share a size."""
 
     @property
+    def table(self) -> Table: ...
+
+    @property
     def bucket_of(self) -> np.ndarray: ...
+
+    @property
+    def positions(self) -> np.ndarray: ...  # in the source; they name pairs in messages
 
     @property
     def captions(self) -> list[tuple[str, str]]: ...  # description, instruction
 
-    def canvas(self, rows: Sequence[int]) -> Tensor: ...
-
-    def condition(self, rows: Sequence[int]) -> Tensor: ...
-
-    def negative(self, rows: Sequence[int]) -> Tensor | None:
-        """Canvases with a worse target; None where the pairs have none."""
+    def canvas(self, rows: Sequence[int]) -> Tensor:
+        """Give the latents of [reference | target], (B, L, C)."""
         ...
 
-    def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]: ...
+    def condition(self, rows: Sequence[int]) -> Tensor:
+        """Give the latents of the reference as a condition, (B, L, C)."""
+        ...
+
+    def negative(self, rows: Sequence[int]) -> Tensor | None:
+        """Give the latents of [reference | worse target], (B, L, C); None where the pairs have none."""
+        ...
+
+    def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Give the embeddings of captions, (B, T, D) and (B, P)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,19 +61,23 @@ class CachedPairs:
         return self.table.bucket_of
 
     @property
+    def positions(self) -> np.ndarray:
+        return self.table.positions
+
+    @property
     def captions(self) -> list[tuple[str, str]]:
         return self.table.captions
 
     def canvas(self, rows: Sequence[int]) -> Tensor:
-        return self.cache.canvases[self.bucket_of[rows[0]]].rows([self.table.canvas_key(row) for row in rows])
+        return self.cache.canvases[int(self.bucket_of[rows[0]])].rows([self.table.canvas_key(row) for row in rows])
 
     def condition(self, rows: Sequence[int]) -> Tensor:
-        return self.cache.conditions[self.bucket_of[rows[0]]].rows([self.table.references[row] for row in rows])
+        return self.cache.conditions[int(self.bucket_of[rows[0]])].rows([self.table.references[row] for row in rows])
 
     def negative(self, rows: Sequence[int]) -> Tensor | None:
         if not self.table.negatives[rows[0]]:
             return None
-        return self.cache.canvases[self.bucket_of[rows[0]]].rows([self.table.negative_key(row) for row in rows])
+        return self.cache.canvases[int(self.bucket_of[rows[0]])].rows([self.table.negative_key(row) for row in rows])
 
     def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         return self.cache.text(captions)
@@ -79,6 +95,10 @@ class DirectPairs:
     @property
     def bucket_of(self) -> np.ndarray:
         return self.table.bucket_of
+
+    @property
+    def positions(self) -> np.ndarray:
+        return self.table.positions
 
     @property
     def captions(self) -> list[tuple[str, str]]:
@@ -105,11 +125,11 @@ class DirectPairs:
         )
 
     def _size(self, rows: Sequence[int]) -> Size:
-        return self.sizes[self.table.bucket_of[rows[0]]]
+        return self.sizes[int(self.table.bucket_of[rows[0]])]
 
     def _read(self, rows: Sequence[int]) -> list[RawPair]:
-        places = [int(self.table.positions[row]) for row in rows]
-        return [pair for place in places for pair in self.source.block(range(place, place + 1))]
+        places = [(row, int(self.table.positions[row])) for row in rows]
+        return [self.table.unchanged(r, p) for r, at in places for p in self.source.block(range(at, at + 1))]
 
 
 def prepare_pairs(
@@ -130,8 +150,7 @@ def open_pairs(
     table = read_table(source, cache_dir, sizes, blocks(source))
     refuse_useless(table, str(cache_dir))
     if table.faults and shown:
-        position, reason = table.faults[0]
-        log.warning("train: %d pairs are left out, such as number %d: %s", len(table.faults), position, reason)
+        log.warning("train: %s", left_out(table.faults))
     if cache is None:
         return DirectPairs(table, source, encoder, sizes)
     cache.refresh()

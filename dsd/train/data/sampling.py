@@ -54,7 +54,7 @@ class Sampling:
             noise=torch.stack([noise for _, noise in drawn]).to(latents.device),
             sigmas=torch.cat([sigma for sigma, _ in drawn]).to(latents.device),
             negative=None if negative is None else negative.float(),
-            rows=tuple(rows),
+            positions=tuple(int(self.pairs.positions[row]) for row in rows),
         )
 
     def _choose(
@@ -99,8 +99,11 @@ def epoch_order(counts: tuple[int, ...], seed: int, batch_size: int, epoch: int)
     whole batches, the last one filled up from the size's beginning; then the batches are shuffled.
     """
     generator, starts = generator_at(seed, 0, epoch), np.cumsum([0, *counts])
-    shuffled = [start + torch.randperm(count, generator=generator).numpy() for start, count in zip(starts, counts)]
+    shuffled: list[np.ndarray] = [
+        start + torch.randperm(count, generator=generator).numpy() for start, count in zip(starts, counts)
+    ]
     if len(shuffled) == 1:
         return shuffled[0]
     batches = np.concatenate([np.resize(part, (-(-len(part) // batch_size), batch_size)) for part in shuffled])
-    return batches[torch.randperm(len(batches), generator=generator).numpy()].reshape(-1)
+    order: np.ndarray = batches[torch.randperm(len(batches), generator=generator).numpy()].reshape(-1)
+    return order

@@ -4,7 +4,7 @@ A store is a folder of segments: `1f3a....npy` (rows, *shape) beside `1f3a....js
 written last. Each writer adds segments of its own, so that several can write at once.
 """
 
-import json
+import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +13,22 @@ from uuid import uuid4
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from dsd.errors import UserError
 from dsd.io.files import atomic, write_json
+from dsd.io.inputs import first_problem, read_text, regular_file
 
+log = logging.getLogger(__name__)
 AS_STORED = {torch.bfloat16: torch.int16}  # NumPy has no bfloat16; the bits are the same
+
+
+class Segment(BaseModel):
+    """What stands beside the rows of a segment."""
+
+    keys: list[str]
+    checksums: list[int]
 
 
 class Store:
@@ -33,14 +43,29 @@ class Store:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the keys of segments that other writers have added."""
+        """Read the keys of segments that other writers have added; ignore a damaged segment, and say so."""
         for file in sorted(self.folder.glob("*.json")):
             if file.stem in self.known:
                 continue
             self.known.add(file.stem)
-            about = json.loads(file.read_text(encoding="utf-8"))
-            for row, (key, checksum) in enumerate(zip(about["keys"], about["checksums"], strict=True)):
+            try:
+                about = Segment.model_validate_json(read_text(file))
+                rows = list(enumerate(zip(about.keys, about.checksums, strict=True)))
+                self.segments[file.stem] = self._open(file.with_suffix(".npy"), len(rows))
+            except (UserError, OSError, ValueError) as error:  # also pydantic's
+                reason = first_problem(error) if isinstance(error, ValidationError) else error
+                log.warning("train: %s: damaged (%s); what it held is encoded again", file, reason)
+                continue
+            for row, (key, checksum) in rows:
                 self.place[key] = file.stem, row, checksum
+
+    def _open(self, file: Path, num: int) -> np.ndarray:
+        """Map the rows of a segment. ValueError where they are not as many as wanted, or of another dtype."""
+        array: np.ndarray = np.load(regular_file(file), mmap_mode="r", allow_pickle=False)
+        wanted = torch.empty(0, dtype=AS_STORED.get(self.dtype, self.dtype)).numpy().dtype
+        if array.ndim < 1 or len(array) != num or array.dtype != wanted:
+            raise ValueError(f"{array.dtype} {array.shape} instead of {num} rows of {wanted}")
+        return array
 
     def __contains__(self, key: str) -> bool:
         return key in self.place
@@ -63,14 +88,11 @@ class Store:
         return torch.stack([self._row(key) for key in keys])
 
     def _row(self, key: str) -> Tensor:
+        if key not in self.place:
+            raise UserError(f"{self.folder}: a segment is damaged; run the same command again to encode it again")
         segment, row, checksum = self.place[key]
         file = self.folder / f"{segment}.npy"
-        try:
-            if segment not in self.segments:
-                self.segments[segment] = np.load(file, mmap_mode="r")
-            array = np.array(self.segments[segment][row])
-        except (OSError, ValueError, IndexError) as error:
-            raise UserError(f"{file}: damaged or missing; delete its .json and run the command again") from error
+        array = np.array(self.segments[segment][row])
         if key not in self.verified:
             if zlib.crc32(array.tobytes()) != checksum:
                 raise UserError(f"{file}: row {row} is damaged; delete it and its .json and run the command again")

@@ -17,6 +17,7 @@ class Drawn:
 
     def __init__(self, num: int = 5, in_second: int = 0) -> None:
         self.bucket_of = np.array([0] * (num - in_second) + [1] * in_second)
+        self.positions = np.arange(num)
         self.captions = [(f"description {n}", f"instruction {n}") for n in range(num)]
 
     def canvas(self, rows: list[int]) -> Tensor:
