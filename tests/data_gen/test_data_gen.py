@@ -266,7 +266,7 @@ PANELS = '"layout": "1x1", "panel_captions": ["a"]'
     "data",
     [
         b'{"prompt": null, %b}' % PANELS.encode(), b"[1, 2]", b"null", b'"a"', b"3", b"{", b"", b"\n\n",
-        ('{"prompt": "caf\u00e9", %s}' % PANELS).encode("latin-1"), ('{"prompt": "a", %s}' % PANELS).encode("utf-16"),
+        b'{"prompt": "caf\xe9", %b}' % PANELS.encode(), f'{{"prompt": "a", {PANELS}}}'.encode("utf-16"),
         b'{"prompt": "\\ud800", %b}' % PANELS.encode(), b'{"prompt": 3, %b}' % PANELS.encode(),
         b'{"prompt": "a", "layout": "1x1", "panel_captions": [null]}',
         b'{"prompt": "a", "layout": ["1x1"], "panel_captions": ["a"]}', None,
