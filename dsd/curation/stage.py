@@ -34,7 +34,7 @@ from dsd.runs.run import Run, begin, take_lock
 from dsd.runs.shards import Shard, pending_shards, read_failures, read_shards, read_stats
 
 log = logging.getLogger(__name__)
-LATER = ("selection", "max_references")  # settings that no verdict depends on
+LATER = ("selection", "max_references", "labels")  # settings that no verdict depends on
 
 
 def run(cfg: DictConfig) -> None:

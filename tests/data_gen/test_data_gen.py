@@ -1,6 +1,7 @@
 """Prompts -> grids: the same grids however the work is divided or interrupted."""
 
 import json
+import os
 import random
 import signal
 import time
@@ -13,7 +14,9 @@ import torch
 from datasets import Dataset, load_dataset
 from PIL import Image
 
+from dsd.data_gen.prompts import JsonlPrompts
 from dsd.data_gen.teachers import PipelineTeacher
+from dsd.errors import UserError
 from dsd.io.records import Prompt
 from dsd.models.loading import load_pipeline
 from dsd.models.speed import Speed
@@ -24,6 +27,13 @@ from dsd.toybox.prompts import Oracle
 BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
 EAGER = Speed("eager", True, False, None, False, None)
 ORACLE = ("teacher=oracle", "num_grids=12", "rows_per_shard=4")
+
+
+class Broken(Oracle):
+    """Cannot draw anything."""
+
+    def __call__(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Image.Image]:
+        raise ValueError("out of paint")
 
 
 class FallsOver(Oracle):
@@ -130,6 +140,15 @@ def test_a_batch_that_fails_is_recorded_and_counted(run, tmp_path) -> None:
     assert "(3 failed)" in said
 
 
+def test_a_run_without_any_grid_is_one_line(refused, tmp_path) -> None:
+    """Whenever it is run, and no picture is named that is not there."""
+    for _ in range(2):
+        said = refused("data_gen", *ORACLE, "teacher._target_=test_data_gen.Broken", f"output_dir={tmp_path}")
+        assert "no grid was drawn, the first because: ValueError('out of paint')" in said
+        assert "overview.png" not in said
+        assert not (tmp_path / "manifest.json").exists()
+
+
 def test_a_picture_depends_on_its_seed_alone() -> None:
     teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, EAGER, device="cpu")
     prompts = [Prompt(i, f"sheet {i}", "1x2", ["", ""], "", "same", "") for i in range(3)]
@@ -223,3 +242,38 @@ def test_prompts_of_a_file(run, refused, tmp_path) -> None:
     ):
         file.write_text(json.dumps(bad))
         assert words in refused("data_gen", *command, f"prompts.path={file}", f"output_dir={tmp_path / 'bad'}")
+
+
+def test_a_file_of_prompts_is_known_by_what_it_says(run, refused, tmp_path) -> None:
+    """Moved, it is the same; edited, it is another."""
+    panels = ["a red round critter, big, on the left, beach", "a red round critter, small, at right, snow, night"]
+    row = {"prompt": "two panels\u2028of the same red round critter", "layout": "1x2", "panel_captions": panels}
+    file, moved = tmp_path / "prompts.jsonl", tmp_path / "moved.jsonl"
+    file.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    command = ("prompts=jsonl", "teacher=oracle", "num_grids=1", f"output_dir={tmp_path / 'grids'}")
+    run("data_gen", *command, f"prompts.path={file}")
+    assert read_shards(tmp_path / "grids", "grids")["prompt"] == [row["prompt"]]
+    file.rename(moved)
+    assert "done already" in run("data_gen", *command, f"prompts.path={moved}")
+    moved.write_text(json.dumps(row | {"prompt": "two other panels of a red round critter"}))
+    assert "inputs.prompts: " in refused("data_gen", *command, f"prompts.path={moved}")
+
+
+PANELS = '"layout": "1x1", "panel_captions": ["a"]'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"prompt": null, %b}' % PANELS.encode(), b"[1, 2]", b"null", b'"a"', b"3", b"{", b"", b"\n\n",
+        b'{"prompt": "caf\xe9", %b}' % PANELS.encode(), f'{{"prompt": "a", {PANELS}}}'.encode("utf-16"),
+        b'{"prompt": "\\ud800", %b}' % PANELS.encode(), b'{"prompt": 3, %b}' % PANELS.encode(),
+        b'{"prompt": "a", "layout": "1x1", "panel_captions": [null]}',
+        b'{"prompt": "a", "layout": ["1x1"], "panel_captions": ["a"]}', None,
+    ],
+)  # fmt: skip
+def test_any_file_of_prompts_is_prompts_or_one_line(tmp_path, data) -> None:
+    file = tmp_path / "prompts.jsonl"
+    os.mkfifo(file) if data is None else file.write_bytes(data)
+    with pytest.raises(UserError, match=r"prompts\.jsonl"):
+        JsonlPrompts(str(file))

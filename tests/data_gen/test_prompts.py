@@ -1,8 +1,11 @@
 """Grid prompts: from the list of subjects, and from a language model over real HTTP."""
 
 import json
+import os
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from omegaconf import OmegaConf
@@ -152,18 +155,64 @@ def test_a_language_model_filters_captions_and_writes_prompts(run, tmp_path, mon
     assert reasons[1] == "no prompt: no more captions"
 
 
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        ('{"subject": "fox", "panels": ["one", "two"], "prompt": "a grid"}', "malformed answer (panels: List should"),
-        ('{"subject": "fox", "panels": ["a1a", "b2b", "c3c", "d4d"], "prompt": "%s"}' % ("word " * 300), "300 words"),
-    ],
-)
-def test_an_answer_that_does_not_fit_is_a_failure(run, tmp_path, monkeypatch, said, reason) -> None:
+LONG = '{"subject": "fox", "panels": ["a1a", "b2b", "c3c", "d4d"], "prompt": "%s"}' % ("word " * 300)
+SHORT = '{"subject": "fox", "panels": ["one", "two"], "prompt": "a grid"}'
+
+
+def test_a_prompt_that_is_too_long_is_a_failure(refused, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(KEY, "sk-secret")
-    with serve(lambda _: (200, openai_says(said))) as server:
-        run("data_gen", *settings(server.url, tmp_path, "prompts.filter=null", "num_grids=1"))
-    assert reason in read_failures(tmp_path / "grids", "grids")[0]["reason"]
+    with serve(lambda _: (200, openai_says(LONG))) as server:
+        said = refused("data_gen", *settings(server.url, tmp_path, "prompts.filter=null", "num_grids=1"))
+    assert "no grid was drawn, the first because: no prompt: the prompt has 300 words" in said
+
+
+@pytest.mark.parametrize("fault", [(200, openai_says(SHORT)), (503, {"error": {"message": "busy"}})])
+def test_a_prompt_that_is_not_answered_is_asked_for_by_the_next_run(run, refused, tmp_path, monkeypatch, fault) -> None:
+    """It is in no shard, and no other caption is taken in its place."""
+    monkeypatch.setenv(KEY, "sk-secret")
+    down = [True]
+    with serve(lambda body: fault if down[0] and "teapot" in str(body) else answer(body)) as server:
+        ask = settings(
+            server.url, tmp_path, "vlm.limits.attempts=1", "prompts.filter=null", "prompts.captions_per_grid=1"
+        )
+        said = refused("data_gen", *ask)
+        assert "1 prompts have no answer, the first because: " in said
+        assert not (tmp_path / "grids" / "manifest.json").exists()
+        down[0] = False
+        run("data_gen", *ask)
+    assert read_shards(tmp_path / "grids", "grids")["subject"] == CAPTIONS[:4]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("c.txt", "caf\u00e9".encode("latin-1")), ("c.txt", "a fox".encode("utf-16")), ("c.txt", b"\n"),
+        ("c.txt", None), ("pipe", None), ("c.jsonl", b"[1, 2]\n[3]"), ("c.jsonl", b'{"caption": 3}'), ("c.jsonl", b'{"caption": ["a"]}'),
+        ("c.jsonl", b"null"), ("c.jsonl", b"{"), ("c.jsonl", b'{"caption": "caf\xe9"}'), ("c.json", b'[["a"]]'),
+        ("c.json", b"[" * 100_000), ("c.parquet", b"PAR1" * 100), ("c.parquet", None),
+    ],
+)  # fmt: skip
+def test_any_file_of_captions_is_captions_or_one_line(tmp_path, name, data) -> None:
+    file = tmp_path / name
+    os.mkfifo(file) if data is None else file.write_bytes(data)
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        captions(str(file))
+
+
+def test_a_line_separator_is_within_a_caption(tmp_path) -> None:
+    (tmp_path / "c.txt").write_text("a fox\u2028in the snow\na tram", encoding="utf-8")
+    assert captions(str(tmp_path / "c.txt")) == ["a fox in the snow", "a tram"]
+
+
+def test_many_captions_are_read_in_seconds(tmp_path) -> None:
+    """3 MB took 90 s."""
+    words = [f"word{number}" for number in range(3000)]
+    rng = np.random.default_rng(0)
+    lines = [" ".join(rng.choice(words, 9)) for _ in range(8000)]
+    (tmp_path / "c.txt").write_text("\n".join(lines))
+    began = time.process_time()
+    assert len(captions(str(tmp_path / "c.txt"))) > 7900
+    assert time.process_time() - began < 8
 
 
 def test_bad_input_is_one_line(refused, tmp_path) -> None:
