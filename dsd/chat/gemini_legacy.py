@@ -29,7 +29,8 @@ class GeminiLegacy:
         self.client, self.heard = genai.GenerativeModel(model), threading.local()
         # The client has no public way to its HTTP session (google-generativeai 0.8): a redirect would take the key
         # to another host, and the body is read by our schema, not by the client's.
-        session = get_default_generative_client().transport._session
+        transport: Any = get_default_generative_client().transport
+        session = transport._session
         session.max_redirects = 0
         session.hooks["response"].append(self._hear)
 

@@ -55,10 +55,12 @@ def run(cfg: DictConfig) -> None:
 
     def make_writer() -> Callable[[Shard, Any], None]:
         inspection = inspection_of(cfg, prefilter, len(grids), stage)
-        judging = partial(judge_grids, grids=grids, inspection=inspection, batch_size=cfg.batch_size)
+        judging = None
+        if inspection is not None:
+            judging = partial(judge_grids, grids=grids, inspection=inspection, batch_size=cfg.batch_size)
         divided = len(grids), cfg.rows_per_shard, stage.worker, stage.workers
         last = pending_shards(stage.output_dir, "pairs", *divided)[-1]
-        return Judging(judging if inspection else None, pairs, cfg.skip_unanswered, last).write
+        return Judging(judging, pairs, cfg.skip_unanswered, last).write
 
     if stage.make_shards("pairs", len(grids), cfg.rows_per_shard, "grid", make_writer):
         finish(stage, cfg)

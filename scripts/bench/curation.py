@@ -25,7 +25,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from dsd.chat import Question, Reply
-from dsd.chat.service import Limits, Service
+from dsd.chat.limits import Limits
+from dsd.chat.service import Service
 from dsd.curation.judging import Inspection, judge_grids
 from dsd.curation.seams import exact
 from dsd.curation.vlm_judge import VLMJudge
