@@ -16,7 +16,8 @@ from dsd.io.files import atomic
 from dsd.io.records import layout_shape
 from dsd.version import __version__
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # others could start programs (EPS)
+# Others could start programs (EPS). MPO is JPEG's: of formats that Pillow does not know by themselves it tries no more.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 PAD, LINE, INK, PAPER = 8, 15, (40, 40, 48), (255, 255, 255)
 
 
