@@ -35,7 +35,8 @@ report=$(IFS=-; echo "${claims[*]:-report}")
 ((${#claims[@]})) || claims=(lora_rank first_frame_loss condition_dropout sfo)
 
 draw() {  # draw ADAPTER RESULTS OVERRIDE...: the same held-out subjects for every arm
-  stage infer experiment=toybox_study/infer jobs.num_subjects=128 jobs.contexts_per_subject=1 "adapter=$1" "output_dir=$2" "${@:3}"
+  stage infer experiment=toybox_study/infer jobs.num_subjects=128 jobs.contexts_per_subject=1 "adapter=$1" \
+    "output_dir=$2" "${@:3}"
 }
 negatives() {  # negatives SEED: what SFO learns to avoid, drawn by the baseline
   dsd-infer experiment=toybox_sfo/infer "adapter=$out/train/baseline/$1" jobs.path=outputs/study/curated jobs.num=512 \

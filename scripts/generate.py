@@ -8,33 +8,16 @@ supplies VAE, text encoders, tokenizers and scheduler), `--seed`, `--device`, `-
 this and more.
 """
 
-from dsd.runs.command import CONFIG_DIR, quiet
-
-if __name__ == "__main__":
-    quiet()  # before the libraries are imported
-
-# isort: split
 import argparse
+import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
-import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
-from PIL import Image
-
-from dsd.chat import gemini
-from dsd.chat.service import Service
 from dsd.errors import UserError
-from dsd.infer.enhance import Enhancer
-from dsd.io.pictures import picture_format, save_picture
-from dsd.models.loading import DTYPES, to_device
-from dsd.pipeline.jobs import read_picture
-from dsd.pipeline.offload import place, refuse_without_gpu
-from dsd.pipeline.pipeline import DSDPipeline
-from dsd.runs.messages import explain
+from dsd.runs.command import CONFIG_DIR, quiet
 
-CONFIGS = Path(CONFIG_DIR)
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def parse() -> argparse.Namespace:
@@ -63,19 +46,38 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def enhanced(reference: Image.Image, prompt: str) -> str:
-    """Let Gemini write the prompt out where the environment has a key or a project for it; else keep the prompt."""
+def enhanced(reference: Any, prompt: str) -> str:
+    """Let Gemini enrich the prompt where the environment has a key or a project for it; else keep the prompt."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from dsd.chat import gemini
+    from dsd.chat.service import Service
+    from dsd.infer.enhance import Enhancer
+
     if not gemini.has_credentials():
         print(f"prompt enhancement is off: neither {gemini.KEYS[0]} nor {gemini.PROJECT} is in the environment")
         return prompt
+    configs = Path(CONFIG_DIR)
     service = Service(
-        instantiate(OmegaConf.load(CONFIGS / "vlm/gemini.yaml").chat), cache="outputs/cache/answers.sqlite"
+        instantiate(OmegaConf.load(configs / "vlm/gemini.yaml").chat), cache="outputs/cache/answers.sqlite"
     )
-    return Enhancer(service, **OmegaConf.load(CONFIGS / "infer.yaml").enhance)(reference, prompt)
+    return Enhancer(service, **OmegaConf.load(configs / "infer.yaml").enhance)(reference, prompt)
 
 
-def load(arguments: argparse.Namespace, device: torch.device, offload: str) -> DSDPipeline:
-    """Load the released transformer and its LoRA over the base, on the device."""
+def draw(arguments: argparse.Namespace) -> None:
+    """Draw and save the picture. The libraries are imported here, so that a bad flag is answered at once."""
+    import torch
+
+    from dsd.io.pictures import picture_format, read_picture, save_picture
+    from dsd.models.loading import to_device
+    from dsd.pipeline.offload import place, refuse_without_gpu
+    from dsd.pipeline.pipeline import DSDPipeline
+
+    picture_format(arguments.output_path)
+    reference, device = read_picture(arguments.image_path), to_device(arguments.device)
+    offload = "sequential" if arguments.sequential_offload else "model" if arguments.model_offload else "none"
+    refuse_without_gpu(offload, "none", device)
     pipeline = DSDPipeline.from_base(
         arguments.base_path,
         transformer=arguments.model_path,
@@ -84,20 +86,8 @@ def load(arguments: argparse.Namespace, device: torch.device, offload: str) -> D
     )
     pipeline.precompute = True
     place(pipeline, device, offload)
-    return pipeline
-
-
-def main() -> None:
-    arguments = parse()
-    if not arguments.text.strip():
-        raise UserError("--text is empty; say what to draw")
-    picture_format(arguments.output_path)
-    reference, device = read_picture(arguments.image_path), to_device(arguments.device)
-    offload = "sequential" if arguments.sequential_offload else "model" if arguments.model_offload else "none"
-    refuse_without_gpu(offload, "none", device)
-    pipeline = load(arguments, device, offload)
     prompt = arguments.text if arguments.disable_gemini_prompt else enhanced(reference, arguments.text)
-    seed = torch.seed() % 2**32 if arguments.seed is None else arguments.seed
+    seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
     (picture,) = pipeline(
         prompt,
         reference,
@@ -108,16 +98,26 @@ def main() -> None:
         image_guidance_scale=arguments.i_guidance,
         text_guidance_scale=arguments.t_guidance,
         generator=torch.Generator("cpu").manual_seed(seed),
-    ).images
+    )[0]
     settings = {name: getattr(arguments, name) for name in ("guidance", "i_guidance", "t_guidance", "steps")}
     save_picture(picture, arguments.output_path, prompt, seed, settings)
     print(f"{arguments.output_path} ({picture.width} x {picture.height}, seed {seed})")
 
 
+def main() -> None:
+    arguments = parse()
+    if not arguments.text.strip():
+        raise UserError("--text is empty; say what to draw")
+    draw(arguments)
+
+
 if __name__ == "__main__":
+    quiet()
     try:
         main()
     except Exception as error:
+        from dsd.runs.messages import explain
+
         line = explain(error)
         if line is None:
             raise

@@ -22,7 +22,9 @@ if [[ ! -f $old/.installed || pyproject.toml -nt $old/.installed ]]; then
   rm -rf "$old"
   mkdir -p "$old"
   {
-    "$python" -c 'from importlib.metadata import version as v; print(*(f"{n}=={v(n)}" for n in ("torch", "torchvision")), sep="\n")'
+    for name in torch torchvision; do
+      echo "$name==$("$python" -c "from importlib.metadata import version; print(version('$name'))")"
+    done
     echo 'antlr4-python3-runtime; python_version < "3"'  # has no wheel; that of .venv serves
   } > "$old/kept.txt"
   "${compile[@]}" --no-deps --resolution lowest-direct --output-file "$old/floors.txt"

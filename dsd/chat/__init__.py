@@ -11,6 +11,11 @@ from typing import Protocol
 from PIL import Image
 from pydantic import BaseModel
 
+from dsd.runs.redaction import redact
+
+LONGEST_REASON = 300  # characters
+Tokens = tuple[int | None, int | None]  # input and output; None where the provider does not say
+
 
 @dataclass(frozen=True)
 class Question:
@@ -23,20 +28,37 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, and the tokens that it took."""
+    """An answer, and the tokens that it took; None where the provider does not say."""
 
     text: str
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 class ChatError(Exception):
-    """A question has no answer. The message is the provider's reason, in one line."""
+    """A question has no answer. The message is the provider's reason, in one line and without secrets."""
 
-    def __init__(self, reason: str, transient: bool = False, refusal: bool = False) -> None:
-        super().__init__(reason)
-        self.transient = transient  # asking again may help
+    def __init__(
+        self,
+        reason: str,
+        transient: bool = False,
+        refusal: bool = False,
+        malformed: bool = False,
+        final: bool = False,
+        tokens: Tokens = (0, 0),
+    ) -> None:
+        text = reason.encode("utf-8", "replace").decode()  # lone surrogates cannot be written
+        super().__init__(" ".join(redact(text).split())[:LONGEST_REASON])
+        self.transient = transient  # asking again in a while may help
         self.refusal = refusal  # the model would not answer; never read this as "no"
+        self.malformed = malformed  # something was answered, but it cannot be read or is not whole
+        self.final = final  # the provider cannot answer this very question
+        self.tokens = tokens  # what the failed call took
+
+    @property
+    def kind(self) -> str:
+        """Name the class of the error: refused and failed are for good; an unanswered question is asked again."""
+        return "refused" if self.refusal else "failed" if self.final else "unanswered"
 
 
 class Chat(Protocol):

@@ -26,7 +26,7 @@ class Answers:
         """Look up an answer."""
         with self._open() as database:
             row = database.execute("select text from answers where key = ?", (key,)).fetchone()
-        return row[0] if row else None
+        return row[0] if row and isinstance(row[0], str) else None
 
     def put(self, key: str, reply: Reply, model: str, purpose: str = "") -> None:
         """Keep an answer."""

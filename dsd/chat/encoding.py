@@ -1,8 +1,7 @@
-"""Encode pictures for HTTP requests, name them by their pixels, and clean up answers and errors."""
+"""Encode pictures for HTTP requests, and name them by their pixels."""
 
 import base64
 import hashlib
-import re
 import weakref
 from io import BytesIO
 
@@ -40,14 +39,3 @@ def digest(image: Image.Image) -> str:
 def data_url(image: Image.Image) -> str:
     """Encode a picture as a data URL."""
     return f"data:{MIME};base64,{base64.b64encode(png(image)).decode()}"
-
-
-def bare_json(text: str) -> str:
-    """Remove the Markdown fence that some models put around JSON."""
-    return re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
-
-
-def first_line(error: BaseException) -> str:
-    """Shorten the message of a client's exception to one line for a log."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,7 +1,7 @@
 """A vision-language model of transformers (Qwen2.5-VL, Qwen3-VL, SmolVLM and others) on this machine."""
 
 from dsd.chat import ChatError, Question, Reply
-from dsd.chat.encoding import bare_json
+from dsd.chat.reading import answer_in
 from dsd.errors import UserError
 from dsd.io.pictures import to_rgb
 
@@ -13,14 +13,13 @@ class Local:
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        from dsd.models.loading import to_device, to_dtype
+        from dsd.models.loading import moved, to_device, to_dtype
 
         self.model, self.max_new_tokens, self.no_gradients = model, max_new_tokens, torch.inference_mode
         try:
             self.processor = AutoProcessor.from_pretrained(model)
-            self.network = AutoModelForImageTextToText.from_pretrained(
-                model, dtype=to_dtype(dtype), use_safetensors=True
-            ).to(to_device(device))
+            network = AutoModelForImageTextToText.from_pretrained(model, dtype=to_dtype(dtype), use_safetensors=True)
+            self.network = moved(network, to_device(device))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"vlm.chat.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}"
@@ -39,7 +38,17 @@ class Local:
         num = inputs["input_ids"].shape[1]
         with self.no_gradients():
             tokens = self.network.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)[:, num:]
-        answer = self.processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
+        spent = num, int(tokens.shape[1])
+        if spent[1] >= self.max_new_tokens and int(tokens[0, -1]) not in self._ends():
+            raise ChatError(
+                f"the answer is cut off (max_new_tokens={self.max_new_tokens})", malformed=True, tokens=spent
+            )
+        answer = answer_in(self.processor.batch_decode(tokens, skip_special_tokens=True)[0], question.answer)
         if not answer:
-            raise ChatError("no answer (empty)")
-        return Reply(bare_json(answer), num, tokens.shape[1])
+            raise ChatError("no answer (empty)", malformed=True, tokens=spent)
+        return Reply(answer, *spent)
+
+    def _ends(self) -> list[int]:
+        """List the tokens that end an answer."""
+        ends = self.network.generation_config.eos_token_id
+        return ends if isinstance(ends, list) else [] if ends is None else [ends]

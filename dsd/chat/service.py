@@ -8,39 +8,19 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from dsd.chat import Chat, ChatError, Question, Reply
+from dsd.chat import Chat, ChatError, Question, Reply, Tokens
 from dsd.chat.answers import Answers
 from dsd.chat.encoding import digest
+from dsd.chat.limits import Limits
 from dsd.chat.pace import Pace
+from dsd.chat.reading import problem
 from dsd.errors import UserError
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How a provider may be asked. None is no limit."""
-
-    concurrency: int = 8  # calls at once
-    attempts: int = 5  # of a call, where asking again may help
-    first_wait: float = 1.0  # seconds between attempts; it doubles, with jitter
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    breaker: int = 10  # failed calls in a row after which the run stops
-    max_calls: int | None = None  # of this run
-    max_cost: float | None = None  # of this run, in the price's currency
-    price: Mapping[str, float] = field(default_factory=dict)  # per million tokens: {"input": ..., "output": ...}
-    replay: bool = False  # answer from the cache alone
-
-    def cost(self, tokens: Mapping[str, int]) -> float:
-        """Convert {"input_tokens": ..., "output_tokens": ...} to money."""
-        return sum(self.price.get(kind, 0.0) * tokens[f"{kind}_tokens"] / 1e6 for kind in ("input", "output"))
 
 
 class Service:
@@ -51,7 +31,7 @@ class Service:
         self.answers, self.lock = Answers(Path(cache)), threading.Lock()
         self.requests, self.tokens = Pace(self.limits.requests_per_minute), Pace(self.limits.tokens_per_minute)
         self.ledger = Counter[str]()  # calls, tokens, failures of this run
-        self.failed_in_a_row, self.failed_with = 0, ""
+        self.failed_in_a_row, self.failed_with, self.unpriced = 0, "", False
         wait = self.limits.first_wait
         self.retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, ChatError) and error.transient),
@@ -66,13 +46,15 @@ class Service:
         The cache on disk counts the answer under `purpose`.
         """
         key = self.key(question)
-        if (kept := self.answers.get(key)) is not None:
+        kept = self.answers.get(key)
+        if kept is not None and not problem(kept, question.answer):
             self._count(cached=1)
             return kept
         if self.limits.replay:
             raise ChatError("not in the cache (replay=true asks nobody)")
         reply = self._ask_until_it_reads(question)
         self.answers.put(key, reply, self.model, purpose)
+        self._stop_if_unpriced()
         return reply.text
 
     def ask_all(self, questions: Sequence[Question], purpose: str = "") -> Iterator[str | ChatError]:
@@ -106,33 +88,40 @@ class Service:
         return hashlib.sha256(json.dumps([self.model, question.text, pictures, form]).encode()).hexdigest()
 
     def _ask_until_it_reads(self, question: Question) -> Reply:
-        """Ask; if the answer does not read as the wanted form, ask once more and say what was wrong."""
-        reply = self._call(question)
+        """Ask; if the answer cannot be read, ask once more, and say what was wrong where the model can mend it."""
+        asked = question
         for last in (False, True):
-            problem = _problem(reply.text, question.answer)
-            if not problem:
-                return reply
-            self._count(malformed=1)
+            try:
+                reply = self._call(asked)
+                wrong = problem(reply.text, question.answer)
+                if not wrong:
+                    with self.lock:
+                        self.failed_in_a_row = 0
+                    return reply
+                again = f"{question.text}\n\nYour last answer could not be read ({wrong}). Answer with the JSON alone."
+                asked = Question(again, question.images, question.answer)
+                error = ChatError(f"malformed answer ({wrong})", malformed=True)
+            except ChatError as failed:
+                if not failed.malformed:
+                    raise
+                error = failed
+            self._note_failure(error, "malformed")
             if last:
-                raise ChatError(f"malformed answer ({problem})")
-            again = f"{question.text}\n\nYour last answer could not be read ({problem}). Answer with the JSON alone."
-            reply = self._call(Question(again, question.images, question.answer))
+                raise error
         raise AssertionError
 
     def _call(self, question: Question) -> Reply:
         """Call with retries, and count failures in a row."""
         try:
-            reply = self.retrying(self._call_once, question)
+            return self.retrying(self._call_once, question)
         except ChatError as error:
-            with self.lock:
-                self.ledger["refused" if error.refusal else "failed"] += 1
-                if not error.refusal:
-                    self.failed_in_a_row, self.failed_with = self.failed_in_a_row + 1, str(error)
-                    self._stop_if_down()
+            if error.refusal:
+                with self.lock:
+                    self.ledger["refused"] += 1
+                    self.failed_in_a_row = 0
+            elif not error.malformed:
+                self._note_failure(error, "failed")
             raise
-        with self.lock:
-            self.failed_in_a_row = 0
-        return reply
 
     def _call_once(self, question: Question) -> Reply:
         """Call within the budgets and at the pace."""
@@ -140,19 +129,43 @@ class Service:
             self._stop_if_down()
             self._stop_if_used_up()
             self.ledger["calls"] += 1
-        self.requests.wait(1)
-        self.tokens.wait(0)
-        reply = self.chat.ask(question)
-        self.tokens.spend(reply.input_tokens + reply.output_tokens)
-        self._count(input_tokens=reply.input_tokens, output_tokens=reply.output_tokens)
+        with self.requests.hold(1), self.tokens.hold(0):
+            try:
+                reply = self.chat.ask(question)
+            except ChatError as error:
+                self._pay(error.tokens)
+                raise
+            self._pay((reply.input_tokens, reply.output_tokens))
+        if not reply.input_tokens or reply.output_tokens is None:
+            self.unpriced = self.limits.max_cost is not None
         return reply
 
+    def _pay(self, tokens: Tokens) -> None:
+        given, made = (number or 0 for number in tokens)
+        self.tokens.spend(given + made)
+        self._count(input_tokens=given, output_tokens=made)
+
+    def _note_failure(self, error: ChatError, kind: str) -> None:
+        """Count a failed call. UserError where too many failed in a row."""
+        with self.lock:
+            self.ledger[kind] += 1
+            self.failed_in_a_row, self.failed_with = self.failed_in_a_row + 1, str(error)
+            self._stop_if_down()
+
     def _stop_if_used_up(self) -> None:
+        self._stop_if_unpriced()
         limits, used_up = self.limits, "is used up; what was answered is kept"
         if limits.max_calls is not None and self.ledger["calls"] >= limits.max_calls:
             raise UserError(f"the budget of {limits.max_calls} calls (vlm.limits.max_calls) {used_up}")
         if limits.max_cost is not None and self.cost() >= limits.max_cost:
             raise UserError(f"the budget of {limits.max_cost:g} (vlm.limits.max_cost) {used_up}")
+
+    def _stop_if_unpriced(self) -> None:
+        if self.unpriced:
+            raise UserError(
+                f"{self.model}: the provider does not say how many tokens a call takes, so vlm.limits.max_cost cannot "
+                "work; use vlm.limits.max_calls; what was answered is kept"
+            )
 
     def _stop_if_down(self) -> None:
         if self.failed_in_a_row >= self.limits.breaker:
@@ -170,15 +183,3 @@ def spent(cache: str | Path, purpose: str, limits: Limits) -> dict[str, float]:
     """Sum the answers for a purpose over all runs: their number, tokens, and cost by `limits.price`."""
     found = Answers(Path(cache)).spent(purpose)
     return {**found, "cost": round(limits.cost(found), 6)}
-
-
-def _problem(text: str, form: type[BaseModel] | None) -> str:
-    """Say why a text does not read as the wanted form; "" where it does."""
-    if form is None:
-        return ""
-    try:
-        form.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
-    return ""

@@ -9,35 +9,63 @@ are 95 % bootstrap intervals that resample grids.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from dsd.errors import UserError
-from dsd.io.inputs import read_text
+from dsd.io.inputs import read_jsonl
+from dsd.io.records import layout_shape
 from dsd.metrics.classification import Classification
 
 Key = tuple[int, int, int]  # grid, first panel < second panel
+EXAMPLE = '{"grid": 3, "first": 0, "second": 2, "same": true}'
 
 
-def read_labels(path: str | Path) -> dict[Key, bool]:
-    """Read labels; of a pair that was labelled twice the last one counts. UserError names a line that is no label."""
+class Label(BaseModel):
+    """What a person said of a pair, as a line of a file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    grid: Annotated[int, Field(ge=0, lt=2**63)]
+    first: Annotated[int, Field(ge=0, le=99)]
+    second: Annotated[int, Field(ge=0, le=99)]
+    same: bool
+    grids: str = ""  # config_hash of the grids; "" where somebody wrote the file by hand
+
+    @property
+    def key(self) -> Key:
+        return self.grid, min(self.first, self.second), max(self.first, self.second)
+
+
+def read_labels(path: str | Path, grids: str | None = None) -> dict[Key, bool]:
+    """Read labels; of a pair that was labelled twice the last one counts.
+
+    UserError names a line that is no label, or one of other grids than those with the config_hash `grids`.
+    """
     labels = {}
-    for number, line in enumerate(read_text(path, "labels").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            first, second = sorted((int(row["first"]), int(row["second"])))
-            if not isinstance(row["same"], bool):
-                raise ValueError('"same" must be true or false')
-            labels[int(row["grid"]), first, second] = row["same"]
-        except (ValueError, KeyError, TypeError) as error:
-            example = '{"grid": 3, "first": 0, "second": 2, "same": true}'
-            raise UserError(f"{path}:{number}: not a label ({error}); each line is {example}") from error
+    for number, label in read_jsonl(path, Label, "labels", EXAMPLE):
+        if label.first == label.second:
+            raise UserError(f"{path}:{number}: first and second are one panel; each line is {EXAMPLE}")
+        if grids and label.grids and label.grids != grids:
+            raise UserError(f"{path}:{number}: a label of other grids ({label.grids}) than these ({grids})")
+        labels[label.key] = label.same
     if not labels:
         raise UserError(f"labels={path}: no labels in it")
     return labels
+
+
+def check_labels(labels: Iterable[Key], grids: Any, path: str | Path) -> None:
+    """Raise UserError where a label is about a grid or a panel that is not there. `grids` is a table of Grid rows."""
+    panels = {
+        index: rows * columns
+        for index, layout in zip(grids["index"], grids["layout"], strict=True)
+        for rows, columns in (layout_shape(layout),)
+    }
+    for grid, _, second in labels:
+        if second >= panels.get(grid, 0):
+            raise UserError(f"labels={path}: grid {grid}, panel {second} is not there; are they labels of other grids?")
 
 
 def agreement(

@@ -10,6 +10,8 @@ from typing import ClassVar, Protocol
 
 from PIL import Image
 
+UNANSWERED = "unanswered"  # class of the reason of a pair that is to be judged again
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -28,6 +30,7 @@ class Refusal:
     """The judge would not or could not answer. Never read this as "not the same"."""
 
     reason: str
+    unanswered: bool = False  # for now only, such as by a provider that is down; the pair is to be judged again
 
     def __str__(self) -> str:
         return self.reason

@@ -9,16 +9,23 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
+from dsd.curation.grids import picture_of
 from dsd.curation.judge import Judge, Judgement, Refusal
 from dsd.curation.quality import quality
 from dsd.curation.seams import Cutter
 from dsd.curation.selection import Bounds
+from dsd.errors import UserError
 from dsd.io.records import Verdict
 from dsd.models.embeddings import Features
 from dsd.runs.shards import Failure, Shard
 
 Panel = tuple[int, int]  # grid, panel
 PairKey = tuple[int, int, int]  # grid, first panel < second panel
+
+
+@dataclass(frozen=True)
+class Unanswered(Failure):
+    """A pair that the judge has not answered for now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +61,7 @@ def judge_grids(
     """Yield a verdict for every pair of panels of grids shard.start..stop-1 (rows of `grids`), in order.
 
     A pair whose grid has another layout than asked for, or that is outside the prefilter's bounds, is not shown to the
-    judge. A pair that the judge refuses is a failure with its reason.
+    judge. A pair that the judge refuses is a failure with its reason, and so is a grid whose picture is damaged.
     """
     for start in range(shard.start, shard.stop, batch_size):
         rows = grids.select(range(start, min(start + batch_size, shard.stop)))
@@ -64,7 +71,9 @@ def judge_grids(
 
 def judge_batch(grids: Iterable[Mapping[str, Any]], inspection: Inspection) -> Iterator[Verdict | Failure]:
     """Judge the pairs of a few grids at once."""
-    panels, pairs = cut_batch(grids, inspection.cut)
+    whole, damaged = readable(grids)
+    yield from damaged
+    panels, pairs = cut_batch(whole, inspection.cut)
     scores = free_scores(inspection.features, panels, pairs)
     faults = {pair: pair.fault or inspection.prefilter.broken_by(scores[pair]) for pair in pairs}
     asked = [pair for pair in pairs if not faults[pair]]
@@ -73,6 +82,18 @@ def judge_batch(grids: Iterable[Mapping[str, Any]], inspection: Inspection) -> I
     texts = describe(inspection, panels, answers)
     for pair in pairs:
         yield record(pair, answers.get(pair), texts, scores[pair], faults[pair])
+
+
+def readable(grids: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Failure]]:
+    """Decode the pictures of grids; a grid whose picture is damaged is a failure."""
+    whole: list[Mapping[str, Any]] = []
+    damaged: list[Failure] = []
+    for grid in grids:
+        try:
+            whole.append({**grid, "image": picture_of(grid)})
+        except UserError as error:
+            damaged.append(Failure({"grid": grid["index"]}, f"failed: {error}"))
+    return whole, damaged
 
 
 def cut_batch(grids: Iterable[Mapping[str, Any]], cut: Cutter) -> tuple[dict[Panel, Image.Image], list[Candidate]]:
@@ -133,7 +154,7 @@ def record(
     said = [texts.get(name, "") for name in (*pair.panels, (pair, pair.first), (pair, pair.second))]
     for refusal in (answer, *said):
         if isinstance(refusal, Refusal):
-            return Failure(key, str(refusal))
+            return (Unanswered if refusal.unanswered else Failure)(key, str(refusal))
     if answer is None:
         answer = Judgement("", "", "", False, "", {})
     assert isinstance(answer, Judgement)
@@ -153,10 +174,17 @@ def record(
     )
 
 
-def judged_swapped(keys: Sequence[PairKey], grids: Dataset, cut: Cutter, judge: Judge) -> dict[PairKey, bool]:
-    """Ask about pairs with the second panel first: whether they show one subject. Refused pairs are left out."""
+def judged_swapped(
+    keys: Sequence[PairKey], grids: Dataset, cut: Cutter, judge: Judge
+) -> tuple[dict[PairKey, bool], int]:
+    """Ask about pairs with the second panel first: whether they show one subject.
+
+    Refused pairs are left out. Also returns how many pairs have no answer for now.
+    """
     row_of = {index: row for row, index in enumerate(grids["index"])}
     asked = [key for key in keys if key[0] in row_of]
-    panels = {g: cut((row := grids[row_of[g]])["image"], row["layout"]).panels for g in {key[0] for key in asked}}
+    rows = {grid: grids[row_of[grid]] for grid in {key[0] for key in asked}}
+    panels = {grid: cut(picture_of(row), row["layout"]).panels for grid, row in rows.items()}
     answers = judge.judge([panels[g][second] for g, _, second in asked], [panels[g][first] for g, first, _ in asked])
-    return {key: a.same for key, a in zip(asked, answers, strict=True) if isinstance(a, Judgement)}
+    said = {key: a.same for key, a in zip(asked, answers, strict=True) if isinstance(a, Judgement)}
+    return said, sum(isinstance(a, Refusal) and a.unanswered for a in answers)

@@ -1,6 +1,5 @@
 """Turn verdicts into training pairs: both directions, with their captions and where they came from."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,11 +8,14 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
+from dsd.curation.grids import picture_of
 from dsd.curation.reference_sets import reference_sets
 from dsd.curation.seams import Cutter
 from dsd.curation.selection import Selection
+from dsd.curation.verdicts import read_verdicts
+from dsd.errors import UserError
 from dsd.io.records import Pair, ReferenceSet, Verdict, features
-from dsd.runs.shards import Shard, read_shard, write_shard
+from dsd.runs.shards import Shard, write_shard
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class PairWriter:
 
     def pairs(self, shard: Shard) -> Iterator[Pair]:
         """Yield the pairs of grids shard.start..stop-1, kept or not, in order of grids."""
-        verdicts: defaultdict[int, list[Verdict]] = defaultdict(list)
-        for row in read_shard(beside(shard, "verdicts", self.verdicts_dir).path):
-            verdicts[row["grid"]].append(Verdict(**row))
-        for grid in self.grids.select(range(shard.start, min(shard.stop, len(self.grids)))):
-            panels = self.cut(grid["image"], grid["layout"]).panels
-            for verdict in verdicts.get(grid["index"], []):
+        grids = self.grids.select(range(shard.start, min(shard.stop, len(self.grids))))
+        verdicts = read_verdicts(beside(shard, "verdicts", self.verdicts_dir).path, set(grids["index"]))
+        for grid in grids:
+            found = verdicts.get(grid["index"], [])
+            panels = self.cut(picture_of(grid), grid["layout"]).panels if found else []
+            for verdict in found:
+                if verdict.second >= len(panels):
+                    raise UserError(f"grid {verdict.grid} has no panel {verdict.second}, which a verdict names")
                 yield from self.both_directions(grid, panels, verdict)
 
     def both_directions(

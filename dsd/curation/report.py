@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
+from dsd.curation.judge import UNANSWERED
 from dsd.io.pictures import contact_sheet, data_uri
 from dsd.io.records import reason_class
 from dsd.runs.html import write_page
@@ -58,6 +59,13 @@ def steps(
             {reason: number // 2 for reason, number in unlike.most_common() if number > 0},
         ),
     ]  # fmt: skip
+
+
+def by_kind(failures: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count pairs without a verdict: refused and failed ones for good, unanswered ones for now."""
+    kinds = [reason_class(failure["reason"]) for failure in failures]
+    found = {kind: kinds.count(kind) for kind in ("failed", UNANSWERED)}
+    return {"refused": len(kinds) - sum(found.values()), **found}
 
 
 def count(failures: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -71,6 +71,10 @@ class CurationSettings(ShardSettings):
     judge: Any = setting(
         "what judges pairs", ignored=("service.cache", "service.limits", "verdicts_dir"), group=True
     )  # fmt: skip
+    skip_unanswered: bool = setting(
+        "finish without pairs that the judge has not answered; false: the next run asks for them again", False,
+        changes_results=False,
+    )  # fmt: skip
     describe_rejected: bool = setting("write captions also for rejected pairs; false saves a paid judge's calls", True)
     vlm: Any = setting("vision-language model for judge=vlm", None, ignored=("cache", "limits"), group=True)
     model: ModelSettings = setting("base model; vlm=local takes its dtype", group=True)

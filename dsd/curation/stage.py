@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,26 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.chat.service import spent
-from dsd.curation.agreement import agreement, read_labels, table
+from dsd.curation.agreement import agreement, check_labels, read_labels, table
+from dsd.curation.grids import read_grids
 from dsd.curation.judge import Judge
 from dsd.curation.judging import Inspection, judge_grids, judged_swapped
-from dsd.curation.pairs import PairWriter, beside
+from dsd.curation.pairs import PairWriter
 from dsd.curation.quality import QUALITIES
-from dsd.curation.report import per_thousand, sheet_of, steps, write_report
+from dsd.curation.report import by_kind, per_thousand, sheet_of, steps, write_report
 from dsd.curation.seams import CUTTERS
 from dsd.curation.selection import Bounds, Selection, check_scores
 from dsd.curation.settings import Mode
+from dsd.curation.verdicts import checked
 from dsd.curation.vlm_judge import ledger_name
+from dsd.curation.writing import Judging
 from dsd.errors import UserError
 from dsd.io.files import atomic, write_json
-from dsd.io.records import Verdict, features, reason_class
-from dsd.runs.identity import claim
+from dsd.io.records import reason_class
+from dsd.runs.identity import CONFIG, claim
 from dsd.runs.manifest import read_manifest
 from dsd.runs.run import Run, begin, take_lock
-from dsd.runs.shards import Shard, pending_shards, read_failures, read_shards, read_stats, write_shard
+from dsd.runs.shards import Shard, pending_shards, read_failures, read_shards, read_stats
 
 log = logging.getLogger(__name__)
 LATER = ("selection", "max_references")  # settings that no verdict depends on
@@ -38,22 +41,24 @@ def run(cfg: DictConfig) -> None:
     """Judge what has no verdict yet, and select pairs."""
     if cfg.mode is Mode.agreement:
         return compare(cfg)
-    prefilter, selection = bounds_of(cfg)  # a bound that cannot work is reported before the first call
+    prefilter, selection = bounds_of(cfg)  # a bound or a limit that cannot work is reported before the first call
+    if cfg.vlm:
+        instantiate(cfg.vlm.limits)
     stage = begin(cfg)
     if stage is None:
         return
     claim_verdicts(cfg)
-    grids = read_shards(cfg.grids, "grids")
+    grids = read_grids(cfg.grids)
     pairs = PairWriter(
         grids, Path(cfg.verdicts_dir), CUTTERS[cfg.panels.name], selection, cfg.max_references, stage.config_hash
     )
 
     def make_writer() -> Callable[[Shard, Any], None]:
         inspection = inspection_of(cfg, prefilter, len(grids), stage)
-        if inspection is None:
-            return partial(write_pairs, None, pairs)
         judging = partial(judge_grids, grids=grids, inspection=inspection, batch_size=cfg.batch_size)
-        return partial(write_pairs, judging, pairs)
+        divided = len(grids), cfg.rows_per_shard, stage.worker, stage.workers
+        last = pending_shards(stage.output_dir, "pairs", *divided)[-1]
+        return Judging(judging if inspection else None, pairs, cfg.skip_unanswered, last).write
 
     if stage.make_shards("pairs", len(grids), cfg.rows_per_shard, "grid", make_writer):
         finish(stage, cfg)
@@ -105,22 +110,13 @@ def inspection_of(cfg: DictConfig, prefilter: Bounds, num_grids: int, stage: Run
     )
 
 
-def write_pairs(judging: Callable[..., Any] | None, pairs: PairWriter, shard: Shard, bar: Any) -> None:
-    """Write the verdicts of a shard, unless they are there, and its pairs."""
-    verdicts = beside(shard, "verdicts", pairs.verdicts_dir)
-    if judging is None or verdicts.path.exists():
-        bar.update(shard.stop - shard.start)
-    else:
-        write_shard(verdicts, judging(verdicts, bar=bar), features(Verdict))
-    pairs.write(shard)
-
-
 def finish(stage: Run, cfg: DictConfig) -> None:
     """Write the report and the manifest. UserError where no pair was kept."""
     folder, source = stage.output_dir, read_manifest(cfg.grids, "data_gen")
     pairs, rejected = read_shards(folder, "pairs"), read_shards(folder, "rejected")
     verdicts = read_shards(cfg.verdicts_dir, "verdicts", columns=["defect"])
     refusals = read_failures(cfg.verdicts_dir, "verdicts")
+    silent = by_kind(refusals)
     done = steps(source["counts"], read_failures(cfg.grids, "grids"), verdicts, refusals, rejected, len(pairs))
     seconds = seconds_of(cfg)
     paid = spent(cfg.vlm.cache, ledger_name(cfg.verdicts_dir), instantiate(cfg.vlm.limits)) if cfg.vlm else {}
@@ -130,8 +126,8 @@ def finish(stage: Run, cfg: DictConfig) -> None:
     write_report(folder / "report.html", done, took, paid, pairs, rejected)
     reasons = Counter(reason_class(reason) for reason in rejected["rejection"])
     stage.finish(
-        {"judged": len(verdicts), "pairs": len(pairs), "rejected": len(rejected), "refused": len(refusals)},
-        said(pairs, rejected, reasons, len(refusals)),
+        {"judged": len(verdicts), "pairs": len(pairs), "rejected": len(rejected), **silent},
+        said(pairs, rejected, reasons, silent),
         folder / "overview.png",
         grids_config_hash=source["config_hash"],
         reasons=dict(reasons),
@@ -147,25 +143,36 @@ def finish(stage: Run, cfg: DictConfig) -> None:
 def seconds_of(cfg: DictConfig) -> float:
     """Sum the time of all workers for verdicts and pairs."""
     folders = {"verdicts": cfg.verdicts_dir, "rejected": cfg.output_dir, "pairs": cfg.output_dir}
-    return round(sum(read_stats(folder, name)["seconds"] for name, folder in folders.items()), 1)
+    seconds: float = round(sum(read_stats(folder, name)["seconds"] for name, folder in folders.items()), 1)
+    return seconds
 
 
-def said(pairs: Dataset, rejected: Dataset, reasons: Counter[str], num_refused: int) -> str:
-    """Sum a run up in one line."""
+def said(pairs: Dataset, rejected: Dataset, reasons: Counter[str], silent: Mapping[str, int]) -> str:
+    """Sum a run up in one line; `silent` counts pairs without a verdict."""
     num = len(pairs) + len(rejected)
     why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or "none rejected"
     return (
-        f"kept {len(pairs)} of {num} pairs ({100 * len(pairs) / max(1, num):.0f} %; {why}; {num_refused} refused; "
-        "report.html has examples)"
+        f"kept {len(pairs)} of {num} pairs ({100 * len(pairs) / max(1, num):.0f} %; {why}; "
+        f"{', '.join(f'{n} {kind}' for kind, n in silent.items())}; report.html has examples)"
     )
 
 
 def compare(cfg: DictConfig) -> None:
-    """Compare the judge's verdicts with labels; write agreement.json and print a table."""
-    labels, verdicts = read_labels(cfg.labels), read_shards(cfg.verdicts_dir, "verdicts")
-    grids = read_shards(cfg.grids, "grids")
-    swapped = judged_swapped(list(labels), grids, CUTTERS[cfg.panels.name], instantiate(cfg.judge))
-    found = agreement(labels, verdicts, swapped)
+    """Compare the judge's verdicts with labels; write agreement.json and print a table.
+
+    UserError where labels, verdicts and grids do not belong together.
+    """
+    if not (Path(cfg.verdicts_dir) / "verdicts_config" / CONFIG).is_file():
+        raise UserError(f"verdicts_dir={cfg.verdicts_dir}: no verdicts of dsd-curate here; run it first")
+    labels, grids = (
+        read_labels(cfg.labels, read_manifest(cfg.grids, "data_gen").get("config_hash")),
+        read_grids(cfg.grids),
+    )
+    check_labels(labels, grids, cfg.labels)
+    claim_verdicts(cfg)  # they are of these grids and this judge
+    verdicts = checked(read_shards(cfg.verdicts_dir, "verdicts"), f"{cfg.verdicts_dir}/verdicts")
+    swapped, unanswered = judged_swapped(list(labels), grids, CUTTERS[cfg.panels.name], instantiate(cfg.judge))
+    found = {**agreement(labels, map(vars, verdicts), swapped), "unanswered_swapped": unanswered}
     file = Path(cfg.output_dir) / "agreement.json"
     write_json(file, found)
     for row in table(found):

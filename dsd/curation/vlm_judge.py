@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dsd.chat import ChatError, Question
 from dsd.chat.service import Service
-from dsd.curation.judge import Judgement, Refusal
+from dsd.curation.judge import UNANSWERED, Judgement, Refusal
 from dsd.errors import UserError
 
 # A form's title and docstring are part of the schema that the model reads and of the cache's keys: do not reword them.
@@ -69,7 +69,7 @@ class VLMJudge:
     ) -> list[str | Refusal]:
         questions = [Question(self.wording[wording], images, form) for images in pictures]
         return [
-            Refusal(f"{'refused' if answer.refusal else 'failed'}: {answer}")
+            Refusal(f"{answer.kind}: {answer}", answer.kind == UNANSWERED)
             if isinstance(answer, ChatError)
             else answer if form else " ".join(answer.split())
             for answer in self.service.ask_all(questions, self.purpose)

@@ -8,28 +8,54 @@ from dsd.data_gen.prompts import NoPrompt, PromptSource
 from dsd.data_gen.teachers import Teacher
 from dsd.flow import seed_at
 from dsd.io.records import Grid, Prompt
+from dsd.runs.redaction import redact
 from dsd.runs.shards import Failure
 
 log = logging.getLogger(__name__)
 ASKED_AT_ONCE = 8  # prompts; a language model may write them
 
 
+class NotAnswered(Exception):
+    """Some positions have no prompt for now, for these reasons."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__(reasons[0])
+        self.reasons = reasons
+
+
 def draw(
-    positions: range, prompt_at: PromptSource, teacher: Teacher, seed: int, batch_size: int, config_hash: str
+    positions: range,
+    prompt_at: PromptSource,
+    teacher: Teacher,
+    seed: int,
+    batch_size: int,
+    config_hash: str,
+    skip_unanswered: bool = False,
 ) -> Iterator[tuple[int, list[Grid | Failure]]]:
-    """Yield the grids at these positions in batches, each with the position after its last."""
+    """Yield the grids at these positions in batches, each with the position after its last.
+
+    NotAnswered, before anything is drawn, where a position has no prompt for now, unless `skip_unanswered`.
+    """
     asked = list(prompts_at(positions, prompt_at))
+    silent = [item for item in asked if isinstance(item, NoPrompt) and item.unanswered]
+    if silent and not skip_unanswered:
+        raise NotAnswered([str(item) for item in silent])
     teacher.prepare([prompt for prompt in asked if isinstance(prompt, Prompt)])
     position = positions.start
     for batch in one_layout(asked, batch_size):
         prompts = [prompt for prompt in batch if isinstance(prompt, Prompt)]
         drawn = iter(attempt(prompts, teacher, [seed_at(seed, prompt.index) for prompt in prompts], config_hash))
         rows = [
-            next(drawn) if isinstance(item, Prompt) else Failure({"index": index}, f"no prompt: {item}")
+            next(drawn) if isinstance(item, Prompt) else Failure({"index": index}, reason_of(item))
             for index, item in enumerate(batch, position)
         ]
         position += len(batch)
         yield position, rows
+
+
+def reason_of(missing: NoPrompt) -> str:
+    """Say why there is no prompt."""
+    return f"{'unanswered' if missing.unanswered else 'no prompt'}: {missing}"
 
 
 def attempt(
@@ -47,7 +73,7 @@ def attempt(
         if "out of memory" in str(error).lower():
             raise
         log.warning("grids %d-%d failed: %s", prompts[0].index, prompts[-1].index, error)
-        return [Failure({"index": prompt.index, "prompt": prompt.prompt}, repr(error)) for prompt in prompts]
+        return [Failure({"index": prompt.index, "prompt": prompt.prompt}, redact(repr(error))) for prompt in prompts]
     asked = [{name: value for name, value in vars(prompt).items() if name != "source"} for prompt in prompts]
     return [
         Grid(**fields, image=image, seed=seed, height=image.height, width=image.width, config_hash=config_hash)

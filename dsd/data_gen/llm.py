@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, StringConstraints, create_model
 
 from dsd.chat import ChatError, Question
 from dsd.chat.service import Service
-from dsd.data_gen.prompts import NoPrompt
+from dsd.data_gen.prompts import NoPrompt, content_of
 from dsd.data_gen.templates import TAGS
 from dsd.errors import UserError
 from dsd.io.records import Prompt, layout_shape
@@ -51,6 +51,7 @@ class LlmPrompts:
         panels = Annotated[list[Text], Field(min_length=rows * columns, max_length=rows * columns)]
         self.form = create_model("GridPrompt", subject=(Text, ...), panels=(panels, ...), prompt=(Text, ...))
         version = hashlib.sha256(f"{filter}|{write}|{max_words}".encode()).hexdigest()[:8]
+        self.content = content_of(captions)
         self.source = f"{service.model}, wording {version}"
 
     def __call__(self, index: int) -> Prompt:
@@ -65,6 +66,8 @@ class LlmPrompts:
                 else:
                     return self._write(index, number, self.captions[number])
             except ChatError as error:
+                if error.kind == "unanswered":  # another caption would be another prompt than an unbroken run has
+                    raise NoPrompt(str(error), unanswered=True) from error
                 reasons.append(str(error))
         raise NoPrompt("; ".join(reasons))
 
@@ -82,7 +85,7 @@ class LlmPrompts:
         said = self.form.model_validate_json(self.service.ask(question)).model_dump()
         words = len(said["prompt"].split())
         if words > self.max_words:
-            raise ChatError(f"the prompt has {words} words, {self.max_words} are allowed")
+            raise ChatError(f"the prompt has {words} words, {self.max_words} are allowed", final=True)
         return Prompt(
             index=index,
             prompt=" ".join(said["prompt"].split()),

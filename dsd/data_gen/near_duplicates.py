@@ -5,8 +5,11 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from dsd.errors import UserError
 from dsd.io.files import atomic
+from dsd.io.inputs import read_text
 
 PERMUTATIONS = 64
 STOP = frozenset(
@@ -23,15 +26,22 @@ def tokens(text: str) -> frozenset[str]:
 
 
 def without_near_duplicates(texts: Sequence[str], threshold: float) -> list[str]:
-    """Keep the first of texts whose words overlap by at least `threshold` (Jaccard, by MinHash); keep the order."""
+    """Keep the first of texts whose words overlap by at least `threshold` (Jaccard, by MinHash); keep the order.
+
+    Each distinct word is hashed once: the sketch of a text is the minimum of the sketches of its words.
+    """
     from datasketch import MinHash, MinHashLSH
 
-    index, kept = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS), []
-    for number, text in enumerate(texts):
-        sketch = MinHash(num_perm=PERMUTATIONS)
-        sketch.update_batch([word.encode() for word in tokens(text)])
-        if not index.query(sketch):
-            index.insert(number, sketch)
+    index, seen, kept = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS), set(), []
+    of_texts = [tokens(text) for text in texts]
+    distinct = list(frozenset().union(*of_texts))
+    sketches = MinHash.generator(([word.encode()] for word in distinct), num_perm=PERMUTATIONS)
+    of_word = {word: sketch.hashvalues for word, sketch in zip(distinct, sketches, strict=True)}
+    for text, words in zip(texts, of_texts, strict=True):
+        sketch = np.min([of_word[word] for word in words], axis=0) if words else np.zeros(PERMUTATIONS, np.uint64)
+        bands = [(band, sketch[band * index.r : (band + 1) * index.r].tobytes()) for band in range(index.b)]
+        if seen.isdisjoint(bands):
+            seen.update(bands)
             kept.append(text)
     return kept
 
@@ -41,7 +51,7 @@ def evaluation_subjects(folder: str | Path) -> list[str]:
     files = sorted(Path(folder).rglob("*.txt"))
     if not files:
         raise UserError(f"evaluation_captions={folder}: no .txt files there; give DreamBench++'s data/captions")
-    lines = (file.read_text(encoding="utf-8").splitlines() for file in files)
+    lines = (read_text(file).split("\n") for file in files)
     return list(dict.fromkeys(found[0].strip() for found in lines if found and found[0].strip()))
 
 
@@ -59,6 +69,6 @@ def overlap(subjects: Iterable[str], known: Sequence[str]) -> list[tuple[int, st
 def write_overlap(path: Path, subjects: Iterable[str], known: Sequence[str]) -> int:
     """Write `overlap` as CSV; return how many subjects are in it."""
     found = overlap(subjects, known)
-    with atomic(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("grid", "subject", "evaluation subject"), *found])
     return len({position for position, _, _ in found})

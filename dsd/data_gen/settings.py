@@ -29,9 +29,15 @@ class DataGenSettings(ShardSettings):
     quantization: Quantization = setting("fewer bits a weight: none, int8, fp8, fp8_weights, nf4, gguf")
     quantized_parts: list[str] = setting("parts of the pipeline that int8 and fp8 change")
     gguf_kind: str = setting("Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0, of quantization=gguf")
-    prompts: Any = setting("where prompts come from", ignored=("service.cache", "service.limits"), group=True)
+    prompts: Any = setting(
+        "where prompts come from", ignored=("service.cache", "service.limits", "path", "captions.path"), group=True
+    )
     teacher: Any = setting("what draws the grids", ignored=("speed.compile",), group=True)
     vlm: Any = setting("language model that writes prompts", None, ignored=("cache", "limits"), group=True)
+    skip_unanswered: bool = setting(
+        "finish without grids whose prompt the language model has not answered; false: the next run asks again", False,
+        changes_results=False,
+    )  # fmt: skip
     cache_dir: str = setting("folder of the language model's answers", changes_results=False)
     evaluation_captions: str | None = setting(
         "DreamBench++'s data/captions; overlap.csv then lists prompts about its subjects", None,

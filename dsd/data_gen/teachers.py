@@ -66,10 +66,11 @@ class PipelineTeacher:
         """Draw prompts of one layout; an image is rows x panel_height high and columns x panel_width wide."""
         (layout,) = {prompt.layout for prompt in prompts}
         rows, columns = layout_shape(layout)
-        return self.drawer(
+        drawn: list[Image.Image] = self.drawer(
             **self.text.arguments([prompt.prompt for prompt in prompts]),
             generator=[generator_at(seed) for seed in seeds],
             height=rows * self.panel_height,
             width=columns * self.panel_width,
             **self.settings,
         ).images
+        return drawn

@@ -74,7 +74,10 @@ class TemplatePrompts:
 @cache
 def words(name: str) -> dict[str, list[str]]:
     """Read `dsd/data_gen/words/<name>.yaml`: category -> phrases."""
-    return yaml.safe_load((files("dsd.data_gen") / "words" / f"{name}.yaml").read_text(encoding="utf-8"))
+    found: dict[str, list[str]] = yaml.safe_load(
+        (files("dsd.data_gen") / "words" / f"{name}.yaml").read_text(encoding="utf-8")
+    )
+    return found
 
 
 def kind(subject: str) -> str:

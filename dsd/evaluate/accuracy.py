@@ -1,6 +1,5 @@
 """How often the judge and the selection were right, where a measure knows whether two panels show one subject."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
+from dsd.errors import UserError
 from dsd.evaluate.consistency import ScoredGrid
+from dsd.evaluate.records import scores_of
+from dsd.io.inputs import first_problem
 from dsd.io.records import reason_class
 from dsd.metrics.classification import Classification
 
@@ -40,14 +43,30 @@ Filter = Callable[[Mapping[str, float]], bool]  # a pair's scores -> whether it 
 
 def filters(config: Mapping[str, Any]) -> Mapping[str, Filter]:
     """Make a filter of every bound in a curation's config. A pair that has no such score does not pass."""
-    parts = [config.get(part) or {} for part in ("prefilter", "selection")]
-    least, most = (
-        [(name, bound) for part in parts for name, bound in (part.get(side) or {}).items() if bound is not None]
-        for side in ("minimum", "maximum")
-    )
+    parts = [bounds_of(part, config.get(part) or {}) for part in ("prefilter", "selection")]
+    least = [(name, bound) for part in parts for name, bound in part.minimum.items() if bound is not None]
+    most = [(name, bound) for part in parts for name, bound in part.maximum.items() if bound is not None]
     return {f"{name} ≥ {bound:g}": partial(_within, name, bound, np.inf) for name, bound in least} | {
         f"{name} ≤ {bound:g}": partial(_within, name, -np.inf, bound) for name, bound in most
     }
+
+
+class Bounds(BaseModel):
+    """The bounds of a filter in a curation's config, by score; None is no bound."""
+
+    minimum: dict[str, float | None] = {}
+    maximum: dict[str, float | None] = {}
+
+
+def bounds_of(part: str, config: Any) -> Bounds:
+    """Read the bounds of a part of a curation's config. UserError where it is damaged."""
+    try:
+        given = (
+            {key: value for key, value in config.items() if value is not None} if isinstance(config, dict) else config
+        )
+        return Bounds.model_validate(given)
+    except ValidationError as error:
+        raise UserError(f"the config of curated=: {part}: {first_problem(error)}") from error
 
 
 def _within(name: str, low: float, high: float, scores: Mapping[str, float]) -> bool:
@@ -70,13 +89,16 @@ def join(
         key = row["grid"], row["first"], row["second"]
         if grids[row["grid"]].relation != "same" or key in left_out:
             continue
-        scores = json.loads(row["scores"])
+        where = f"verdict on panels {row['first'] + 1} and {row['second'] + 1} of grid {row['grid']}"
+        scores, same_subject = scores_of(row["scores"], where), grids[row["grid"]].scores.same_subject
+        if (row["first"], row["second"]) not in same_subject:
+            raise UserError(f"{where}: the grid has no such panels; curate again")
         found.append(
             Judged(
                 row["grid"],
                 row["same"],
                 key in kept,
-                grids[row["grid"]].scores.same_subject[row["first"], row["second"]],
+                same_subject[row["first"], row["second"]],
                 scores.get("similarity"),
                 not row["defect"],
                 {name: passes(scores) for name, passes in bounds.items()},

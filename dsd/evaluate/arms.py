@@ -64,7 +64,7 @@ def measure_arms(
         runs_of.setdefault(arm_of(run), []).append(run)
 
     distributions = {arm: over_runs([means[run] for run in runs], names, rng) for arm, runs in runs_of.items()}
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for arm, runs in runs_of.items():
         counts = count_scores([job for run in runs for job in scored[run]], names)
         estimates = {name: estimate(samples, counts[name]) for name, samples in distributions[arm].items()}

@@ -1,7 +1,6 @@
 """The finished folders that an evaluation reads, opened and checked before any work."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,14 @@ from typing import Any
 
 from datasets import Dataset
 from omegaconf import OmegaConf
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dsd.errors import UserError
+from dsd.evaluate.records import open_records
+from dsd.io.inputs import first_problem, read_text
+from dsd.io.records import Grid, Pair, Result, Verdict
+from dsd.runs.identity import CONFIG, read_config
 from dsd.runs.manifest import MANIFEST, read_manifest
-from dsd.runs.shards import read_shards
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,13 @@ class Finished:
     name: str  # which input of the evaluation: "grids", "results.student/0"
     folder: Path
     manifest: dict[str, Any]
-    config: str  # YAML, "" where the stage left none
+    config: dict[str, Any]  # {} where the stage left none
 
     @property
     def settings(self) -> str:
         """The config as YAML, without the identity that follows from it."""
-        config = OmegaConf.create(self.config or "{}")
-        config.pop("identity", None)
-        return OmegaConf.to_yaml(config) if config else ""
+        config = {key: value for key, value in self.config.items() if key != "identity"}
+        return OmegaConf.to_yaml(OmegaConf.create(config)) if config else ""
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -57,10 +59,8 @@ class Inputs:
 
     def config(self, name: str) -> dict[str, Any]:
         """Read the config of a run as plain values; {} where it left none."""
-        (text,) = [run.config for run in self.runs if run.name == name]
-        found = OmegaConf.to_container(OmegaConf.create(text or "{}"))
-        assert isinstance(found, dict)
-        return {str(key): value for key, value in found.items()}
+        (config,) = [run.config for run in self.runs if run.name == name]
+        return config
 
     @property
     def costs(self) -> dict[str, dict[str, float]]:
@@ -79,19 +79,19 @@ def open_inputs(
     if "grids" in runs and "curated" in runs:
         refuse_strangers(runs["grids"], runs["curated"])
 
-    def shards(name: str, shard_name: str, folder: Path | None = None) -> Dataset | None:
-        return read_shards(folder or runs[name].folder, shard_name) if name in runs else None
+    def shards(name: str, shard_name: str, record: type, folder: Path | None = None) -> Dataset | None:
+        return open_records(folder or runs[name].folder, shard_name, record) if name in runs else None
 
-    drawn = shards("grids", "grids")
-    verdicts = shards("curated", "verdicts", verdicts_folder(runs["curated"]) if "curated" in runs else None)
+    drawn = shards("grids", "grids", Grid)
+    verdicts = shards("curated", "verdicts", Verdict, verdicts_folder(runs["curated"]) if "curated" in runs else None)
     if drawn is not None and verdicts is not None and (unknown := set(verdicts["grid"]) - set(drawn["index"])):
         raise UserError(f"curated={curated} judged grid {min(unknown)}, which grids={grids} does not have")
     return Inputs(
         runs=list(runs.values()),
         grids=drawn,
         verdicts=verdicts,
-        pairs=shards("curated", "pairs"),
-        rejected=shards("curated", "rejected"),
+        pairs=shards("curated", "pairs", Pair),
+        rejected=shards("curated", "rejected", Pair),
         metrics=read_metrics(runs["adapter"].folder / "metrics.jsonl") if "adapter" in runs else [],
         results={
             name.split(".", 1)[1]: open_results(run.folder) for name, run in runs.items() if name.startswith("results.")
@@ -101,8 +101,8 @@ def open_inputs(
 
 def open_run(name: str, folder: str, stage: str) -> Finished:
     """Open a finished folder of a stage."""
-    manifest, config = read_manifest(folder, stage), Path(folder) / "config.yaml"
-    return Finished(name, Path(folder), manifest, config.read_text(encoding="utf-8") if config.is_file() else "")
+    manifest, config = read_manifest(folder, stage), Path(folder) / CONFIG
+    return Finished(name, Path(folder), manifest, read_config(config) if config.is_file() else {})
 
 
 def refuse_strangers(grids: Finished, curated: Finished) -> None:
@@ -119,24 +119,35 @@ def verdicts_folder(curated: Finished) -> Path:
     """Find the verdicts: beside the pairs, or in the `verdicts_dir` that several selections share."""
     if (curated.folder / "verdicts").is_dir():
         return curated.folder
-    shared = OmegaConf.select(OmegaConf.create(curated.config or "{}"), "verdicts_dir")
-    return Path(shared) if shared else curated.folder
+    shared = curated.config.get("verdicts_dir")
+    return Path(shared) if isinstance(shared, str) and shared else curated.folder
+
+
+class Measured(BaseModel):
+    """A line of metrics.jsonl."""
+
+    step: int
+    loss: float
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """Read the lines that hold a step and its loss; skip others (validation, samples)."""
     if not path.is_file():
         return []
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-        return [line for line in lines if "step" in line and "loss" in line]
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON lines ({error}); run dsd-train again") from error
+    rows, found = TypeAdapter(dict[str, Any]), []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        try:
+            row = rows.validate_json(line) if line.strip() else {}
+            if {"step", "loss"} <= row.keys():
+                found.append(Measured.model_validate(row).model_dump())
+        except ValidationError as error:
+            raise UserError(f"{path}:{number}: {first_problem(error)}; run dsd-train again") from error
+    return found
 
 
 def open_results(folder: Path) -> Dataset:
     """Open the results of one method. UserError where there are none or they mix methods."""
-    results = read_shards(folder, "results")
+    results = open_records(folder, "results", Result)
     if len(results) == 0:
         raise UserError(f"{folder}: holds no results; give dsd-infer at least one job and run it again")
     if len(methods := sorted(set(results["method"]))) > 1:

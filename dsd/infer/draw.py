@@ -61,7 +61,10 @@ class Drawer:
         try:
             pictures = self.method([r[2] for r in ready], [r[1].prompt for r in ready], [r[3] for r in ready])
         except UserError as error:
-            return {position: self.failure(job, error) for position, job, _, _ in ready}
+            if len(ready) > 1:  # one of them may be at fault: draw each alone
+                return {position: row for one in ready for position, row in self.drawn([one]).items()}
+            ((position, job, _, _),) = ready
+            return {position: self.failure(job, error)}
         return {
             position: Result(job.name, picture, reference, job.prompt, seed, self.name, job.truth, self.config_hash)
             for (position, job, reference, seed), picture in zip(ready, pictures, strict=True)

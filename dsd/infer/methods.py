@@ -1,5 +1,6 @@
 """Draw a job: the student, and the baselines it is measured against."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
+from dsd.errors import UserError
 from dsd.flow import generator_at
 from dsd.models.canvas import to_pixels
 from dsd.models.loading import load_pipeline
@@ -75,9 +77,12 @@ def weighted(style_lora: str) -> tuple[str, float]:
     """Read "ink.safetensors:0.8" as ("ink.safetensors", 0.8); without a number, the weight is 1."""
     path, _, weight = style_lora.rpartition(":")
     try:
-        return (path, float(weight)) if path else (style_lora, 1.0)
+        found = (path, float(weight)) if path else (style_lora, 1.0)
     except ValueError:
         return style_lora, 1.0
+    if not math.isfinite(found[1]):
+        raise UserError(f"style_loras={style_lora}: the weight is not a finite number")
+    return found
 
 
 class TextOnly:
@@ -95,8 +100,17 @@ class TextOnly:
     ) -> list[Image.Image]:
         """Draw the prompts."""
         generators = [generator_at(seed) for seed in seeds]
-        images: list[Image.Image] = self.pipeline(prompt=list(prompts), generator=generators, **self.settings).images
+        images: list[Image.Image] = self.pipeline(
+            prompt=list(prompts), generator=generators, callback_on_step_end=refuse_nan, **self.settings
+        ).images
         return images
+
+
+def refuse_nan(pipeline: Any, step: int, timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Raise UserError where the last step of a diffusers pipeline left NaN: it would be decoded to a black picture."""
+    if step == pipeline.num_timesteps - 1 and not state["latents"].isfinite().all():
+        raise UserError("the transformer returned NaN or infinity; its weights are damaged, or float16 overflows")
+    return state
 
 
 class CopyPaste:

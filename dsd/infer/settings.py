@@ -9,7 +9,7 @@ from omegaconf import MISSING, DictConfig
 
 from dsd.errors import UserError
 from dsd.io.files import resolve
-from dsd.models.settings import ModelSettings, Quantization
+from dsd.models.settings import GGUF_KINDS, ModelSettings, Quantization
 from dsd.runs.settings import ShardSettings, check_path, setting
 
 
@@ -34,16 +34,18 @@ class Fit(Enum):
 class DrawingSettings:
     """How a picture is drawn, by the pipeline's own names."""
 
-    height: int = setting("of the output, in pixels; a multiple of 16", least=16)
-    width: int = setting("of the output, in pixels; a multiple of 16", least=16)
+    height: int = setting("of the output, in pixels; a multiple of 16", least=16, most=16384)
+    width: int = setting("of the output, in pixels; a multiple of 16", least=16, most=16384)
     num_inference_steps: int = setting("sampling steps", least=1)
-    guidance_scale: float = setting("distilled guidance")
-    image_guidance_scale: float = setting("how strongly the reference steers; 1 is no extra pass")
-    text_guidance_scale: float = setting("how strongly the prompt steers; 1 is no extra pass")
+    guidance_scale: float = setting("distilled guidance", least=-1e6, most=1e6)
+    image_guidance_scale: float = setting("how strongly the reference steers; 1 is no extra pass", least=-1e6, most=1e6)
+    text_guidance_scale: float = setting("how strongly the prompt steers; 1 is no extra pass", least=-1e6, most=1e6)
     negative_prompt: str = setting("prompt of the passes without text")
     no_cfg_until_timestep: int = setting("first steps that take the plain conditional pass", least=0)
     norm_balanced: bool = setting("shorten the longer of the two guidance differences (SynCD)")
-    guidance_batching: bool | None = setting("passes as one batch; null: what speed= needs", changes_results=False)
+    guidance_batching: bool | None = setting(
+        "passes as one batch; null: what speed= needs; changes pictures by rounding alone", changes_results=False
+    )
     fit: Fit = setting("of references into the panel: crop, pad or stretch")
     max_sequence_length: int = setting("text tokens that the model reads", least=1)
 
@@ -73,10 +75,16 @@ class InferSettings(ShardSettings):
     lora_weights: str | None = setting("released layout: file of the LoRA", None, changes_results=False)
     style_loras: list[str] = setting("LoRAs of others on top: file or hub id, each with :weight", factory=list)
     seed: int = setting("of the first picture's noise", least=0, most=2**63 - 1)
-    batch_size: int = setting("pictures drawn at once", least=1, changes_results=False)
+    batch_size: int = setting(
+        "pictures drawn at once; changes pictures by rounding alone, 1 grey level of 255",
+        least=1,
+        changes_results=False,
+    )
     rows_per_shard: int = setting("jobs of a shard, the unit of resuming", least=1)
     png: bool = setting("write every result of a set as a PNG as well", True, changes_results=False)
-    offload: Offload = setting("where weights wait: none, model, sequential, group", changes_results=False)
+    offload: Offload = setting(
+        "where weights wait: none, model, sequential, group; changes pictures by rounding alone", changes_results=False
+    )
     quantization: Quantization = setting("fewer bits a weight: none, int8, fp8, fp8_weights, nf4, gguf")
     quantized_parts: list[str] = setting("parts of the pipeline that int8 and fp8 change")
     gguf_kind: str = setting("Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0, of quantization=gguf")
@@ -86,7 +94,11 @@ class InferSettings(ShardSettings):
     model: ModelSettings = setting("base model", group=True)
     method: Any = setting("what draws", group=True)
     jobs: Any = setting("a set of references and prompts", None, group=True, ignored=("path",))
-    speed: Any = setting("how the transformer is prepared", group=True, ignored=("compile",))
+    speed: Any = setting(
+        "how the transformer is prepared (speed.compile changes pictures by rounding alone)",
+        group=True,
+        ignored=("compile",),
+    )
     vlm: Any = setting("language model that enhances prompts", None, group=True, ignored=("cache", "limits"))
 
     @staticmethod
@@ -96,6 +108,11 @@ class InferSettings(ShardSettings):
             if cfg.settings[name] % 16:
                 raise UserError(f"settings.{name}={cfg.settings[name]}: a positive multiple of 16 is needed")
         check_sources(cfg)
+        threshold = cfg.speed.get("step_cache")
+        if threshold is not None and not (isinstance(threshold, int | float) and threshold > 0):
+            raise UserError(f"speed.step_cache={threshold}: a number above 0 is needed, or null for none")
+        if cfg.gguf_kind not in GGUF_KINDS:
+            raise UserError(f"gguf_kind={cfg.gguf_kind} is unknown; choose one of {', '.join(GGUF_KINDS)}")
         if not cfg.method.takes_adapter:
             return
         quantization = cfg.quantization.value

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,17 @@ from omegaconf import DictConfig
 from dsd.errors import UserError
 from dsd.infer.draw import Drawer, Enhance
 from dsd.infer.enhance import Enhancer
-from dsd.infer.methods import Method, Parts
+from dsd.infer.methods import Method, Parts, weighted
 from dsd.infer.output import overview, save_pictures
-from dsd.io.files import resolve
-from dsd.io.pictures import picture_format, save_picture
+from dsd.io.files import refuse_unwritable, resolve
+from dsd.io.pictures import picture_format, read_picture, save_picture
 from dsd.io.records import Result, features
+from dsd.models.adapter import style_tensors
 from dsd.models.adapter_file import read_adapter
 from dsd.models.loading import to_device
 from dsd.models.quantize import quantize
 from dsd.pipeline import offload
-from dsd.pipeline.jobs import JobSource, read_picture
+from dsd.pipeline.jobs import JobSource
 from dsd.runs.command import in_multirun
 from dsd.runs.identity import claim, fingerprint
 from dsd.runs.manifest import write_manifest
@@ -47,7 +47,9 @@ def draw_one(cfg: DictConfig) -> None:
     reference = read_picture(cfg.image)
     path = Path(cfg.output or Path(cfg.output_dir) / picture_name(cfg))
     picture_format(path)
-    refuse_unwritable(path.parent)
+    if path.is_dir():
+        raise UserError(f"output={path} is a folder; end the name with .png")
+    refuse_unwritable(path)
     prompt = make_enhancer(cfg)(reference, cfg.prompt)
     (picture,) = make_method(cfg, many=False)([reference], [prompt], [cfg.seed])
     asked = {"asked": cfg.prompt} if prompt != cfg.prompt else {}
@@ -115,6 +117,8 @@ def refuse_impossible(cfg: DictConfig) -> None:
         offload.refuse_without_gpu(cfg.offload.value, cfg.quantization.value, device)
         if cfg.adapter is not None:
             read_adapter(resolve(cfg.adapter))
+        for path, _ in map(weighted, cfg.style_loras):
+            style_tensors(path)
 
 
 def inputs_of(cfg: DictConfig) -> dict[str, str]:
@@ -129,13 +133,6 @@ def adapter_file(path: str) -> Path:
     """Find the adapter in a folder of dsd-train; keep other paths."""
     inside = Path(path) / "adapter.safetensors"
     return inside if inside.is_file() else Path(path)
-
-
-def refuse_unwritable(folder: Path) -> None:
-    """Make a folder. UserError where nothing can be written into it, before anything is drawn."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: cannot be written; choose another folder or change its permissions")
 
 
 def picture_name(cfg: DictConfig) -> str:

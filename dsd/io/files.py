@@ -37,6 +37,20 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def refuse_unwritable(path: str | Path) -> None:
+    """Make the folder of a file that will be written later, and try to write there: fail before the work.
+
+    OSError where the disk is full or read-only, the name too long or the folder closed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    probe = path.with_name(f".tmp-{uuid4().hex[:8]}-{path.name}")  # a name as long as `atomic` makes
+    try:
+        probe.write_bytes(b"\0")
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def remove_stale(path: Path) -> None:
     """Remove the temporary files that killed writers of `path` left. Only for its sole writer."""
     for leftover in path.parent.glob(f".tmp-????????-{path.name}"):

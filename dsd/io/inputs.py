@@ -64,5 +64,5 @@ def read_json(path: str | Path) -> object:
     try:
         found: object = json.loads(read_text(path))
         return found
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); delete it and run the command that made it again") from error

@@ -2,22 +2,23 @@
 
 import json
 import textwrap
+import warnings
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import EpsImagePlugin, Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from dsd.errors import UserError
 from dsd.io.files import atomic
+from dsd.io.inputs import regular_file
 from dsd.io.records import layout_shape
 from dsd.version import __version__
 
-# Others could start programs (EPS). MPO is JPEG's: of formats that Pillow does not know by themselves it tries no more.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # that are read; JPEG includes MPO
 PAD, LINE, INK, PAPER = 8, 15, (40, 40, 48), (255, 255, 255)
 
 
@@ -97,6 +98,37 @@ def cut(grid: Image.Image, layout: str) -> list[Image.Image]:
     height, width = grid.height // rows, grid.width // columns
     corners = [(column * width, row * height) for row in range(rows) for column in range(columns)]
     return [grid.crop((x, y, x + width, y + height)) for x, y in corners]
+
+
+def read_picture(source: str | Path | bytes, name: str = "") -> Image.Image:
+    """Read a picture from a regular file or its bytes as a person sees it, the first frame of an animated one.
+
+    UserError says what is wrong with it.
+    """
+    where = name if isinstance(source, bytes) else str(source)
+    file = BytesIO(source) if isinstance(source, bytes) else regular_file(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large pictures and odd metadata; an error says too large
+            with Image.open(file, formats=readable_formats()) as image:
+                image.load()
+                return to_rgb(image)
+    except MemoryError as error:
+        raise UserError(f"{where}: not a readable picture (too large for the memory)") from error
+    except Exception as error:  # Pillow has no common class for what is wrong with a file
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{where}: not a readable picture ({first_line})") from error
+
+
+def readable_formats() -> list[str]:
+    """List the formats of FORMATS that this Pillow reads: an old one has no AVIF."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def forbid_programs() -> None:
+    """Keep Pillow from starting Ghostscript for a picture that is PostScript, whatever its name says."""
+    EpsImagePlugin.gs_binary = False
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

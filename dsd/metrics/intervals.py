@@ -1,7 +1,7 @@
 """Confidence intervals by resampling whole units: a reference with all its jobs, a grid with all its panel pairs.
 
-What one unit holds is not independent (one odd subject spoils all its jobs), so units are drawn, never their parts.
-Percentile bootstrap, 95 %. Where nothing varies (every job right) the interval has no width; n says what that is worth.
+The parts of a unit are not independent (one odd subject spoils all its jobs), so whole units are drawn, never parts.
+Percentile bootstrap, 95 %. Where nothing varies (every job is right), the interval has no width; read n beside it.
 
 R resamples, U units.
 """
@@ -25,9 +25,9 @@ class Estimate(TypedDict):
 
 
 def unit_weights(rng: np.random.Generator, num_units: int, num_resamples: int) -> np.ndarray:
-    """How often each unit counts, (1 + R, U).
+    """Draw how often each unit counts in each resample, (1 + R, U).
 
-    Row 0 is the sample itself: a statistic of the rows is its estimate first, then its bootstrap distribution.
+    Row 0 is the sample itself. A statistic of the rows is therefore its estimate, then its bootstrap distribution.
     """
     if num_units == 0:
         return np.zeros((1 + num_resamples, 0))
@@ -36,13 +36,14 @@ def unit_weights(rng: np.random.Generator, num_units: int, num_resamples: int) -
 
 
 def share(weights: np.ndarray, hits: ArrayLike, counts: ArrayLike) -> np.ndarray:
-    """(1 + R, U) weights, (U, ...) hits and (U, ...) counts by unit -> (1 + R, ...) hits / counts."""
+    """Divide hits by counts: (1 + R, U) weights, (U, ...) hits and (U, ...) counts of each unit -> (1 + R, ...)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return weights @ np.asarray(hits, float) / (weights @ np.asarray(counts, float))
+        rates: np.ndarray = weights @ np.asarray(hits, float) / (weights @ np.asarray(counts, float))
+    return rates
 
 
 def estimate(distribution: np.ndarray, n: int) -> Estimate:
-    """(1 + R,) as `unit_weights` orders it -> the estimate and its interval."""
+    """Convert a distribution (1 + R,), in the order of `unit_weights`, to an estimate with its interval."""
     finite = distribution[1:][np.isfinite(distribution[1:])]
     low, high = np.percentile(finite, LEVEL) if len(finite) else (math.nan, math.nan)
     value, low, high = (round(float(x), 4) if math.isfinite(x) else None for x in (distribution[0], low, high))

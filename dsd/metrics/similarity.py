@@ -17,12 +17,10 @@ class Similarity:
     def __init__(self, features: Features) -> None:
         self.features = features
         image, text = f"{features.name}_image", f"{features.name}_text"
-        names, explained = (
-            (image,),
-            f"{image} is the cosine between the embeddings of the picture and of its reference.",
-        )
+        names = (image, text) if features.knows_text else (image,)
+        explained = f"{image} is the cosine between the embeddings of the picture and of its reference."
         if features.knows_text:
-            names, explained = (image, text), f"{explained} {text} is the same between the picture and its prompt."
+            explained += f" {text} is the cosine between those of the picture and of its prompt."
         self.scale = Scale(names, headline=image, explained=explained, unit="cosine similarity")
 
     def objection(self, prompt: str, truth: str) -> str:

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dsd.errors import UserError
@@ -16,6 +17,7 @@ from dsd.models.adapter_file import lora_modules, read_adapter, refuse_misfit, t
 from dsd.models.conditional import SplitEmbedder, set_joint_embedder, split
 from dsd.models.tensors import read_tensors, refuse_not_finite
 
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl")  # a name with such an ending is a file, not a hub id
 NAME = "dsd"  # the LoRA's name within peft, when it is not fused
 
 
@@ -45,8 +47,9 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pattern = target_pattern(targets)
+        number = cast(int, alpha)  # peft multiplies by it, so that it need not be whole
         transformer.add_adapter(
-            LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
+            LoraConfig(r=rank, lora_alpha=number, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
         )
     if init is None:
         transformer.x_embedder.c_embedder.requires_grad_(True)
@@ -95,7 +98,8 @@ def scale_of(lora: Mapping[str, Any]) -> float:
     """Compute the factor by which peft multiplies BA."""
     if lora["use_dora"]:
         raise UserError("a DoRA cannot be stacked with another; use lora.use_dora=false in both stages")
-    return lora["alpha"] / (lora["rank"] ** 0.5 if lora["use_rslora"] else lora["rank"])
+    scale: float = lora["alpha"] / (lora["rank"] ** 0.5 if lora["use_rslora"] else lora["rank"])
+    return scale
 
 
 def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bool = True) -> dict[str, Any]:
@@ -149,15 +153,12 @@ def add_style_loras(pipeline: FluxPipeline, loras: Mapping[str, float], fuse: bo
     """Stack LoRAs that others trained on the base (files, folders or hub ids, each with its weight) on the student."""
     names = {f"style_{number}": path for number, path in enumerate(loras)}
     for name, path in names.items():
-        where = {}
-        if Path(path).suffix or Path(path).is_file():
-            refuse_not_finite(path, read_tensors(path)[0])
-            where = {"weight_name": Path(path).name}
+        where = {"weight_name": Path(path).name} if style_tensors(path) is not None else {}
         try:
             pipeline.load_lora_weights(
                 str(Path(path).parent) if where else path, adapter_name=name, use_safetensors=True, **where
             )
-        except (RuntimeError, ValueError, KeyError, OSError) as error:
+        except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
             raise UserError(f"{path}: not a LoRA of this base: {_first_line(error)}") from error
         if name not in getattr(pipeline.transformer, "peft_config", {}):
             raise UserError(f"{path}: no LoRA tensors of this base's transformer in it")
@@ -167,6 +168,17 @@ def add_style_loras(pipeline: FluxPipeline, loras: Mapping[str, float], fuse: bo
     if fuse:
         pipeline.fuse_lora(adapter_names=list(weights))
         pipeline.unload_lora_weights()
+
+
+def style_tensors(path: str) -> dict[str, Tensor] | None:
+    """Read a style LoRA that is a file; None for a folder or a hub id. UserError unless it is whole safetensors."""
+    if not path:
+        raise UserError("style_loras: an empty name; give a file or a hub id")
+    if Path(path).is_dir() or not (Path(path).suffix in WEIGHTS or Path(path).exists()):
+        return None
+    tensors, _ = read_tensors(path)
+    refuse_not_finite(path, tensors)
+    return tensors
 
 
 def _first_line(error: Exception) -> str:

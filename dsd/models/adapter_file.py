@@ -97,6 +97,8 @@ def refuse_misfit(path: str | Path, state: Mapping[str, Tensor], metadata: Mappi
     for name, shape in expected.items():
         if tuple(state[name].shape) != shape:
             raise UserError(f"{path}: {name} has shape {tuple(state[name].shape)} instead of {shape}")
+        if not state[name].is_floating_point():
+            raise UserError(f"{path}: {name} holds {state[name].dtype} instead of floating-point numbers")
     refuse_not_finite(path, state)
 
 

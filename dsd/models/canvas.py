@@ -39,7 +39,8 @@ def to_pixels(image: Image.Image, height: int, width: int, fit: str = "crop") ->
             image = ImageOps.pad(image, size, method, color="white")
         else:
             image = image.resize(size, method)
-    return pil_to_tensor(image).float() / 127.5 - 1
+    pixels: Tensor = pil_to_tensor(image).float() / 127.5 - 1
+    return pixels
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -55,13 +56,14 @@ def unpack(tokens: Tensor, rows: int) -> Tensor:
 def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     """Encode pixels (B, 3, H, W) to packed latents (B, L, C). The posterior's mode is taken, so no seed is involved."""
     latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
-    return pack((latents - vae.config.shift_factor) * vae.config.scaling_factor)
+    return pack((latents - vae.config["shift_factor"]) * vae.config["scaling_factor"])
 
 
 def decode(vae: AutoencoderKL, tokens: Tensor, rows: int) -> Tensor:
     """Decode packed latents (B, L, C) of `rows` rows to pixels (B, 3, H, W) in about [-1, 1]."""
-    latents = unpack(tokens, rows) / vae.config.scaling_factor + vae.config.shift_factor
-    return vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+    latents = unpack(tokens, rows) / vae.config["scaling_factor"] + vae.config["shift_factor"]
+    pixels: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+    return pixels
 
 
 def condition_canvas(vae: AutoencoderKL, references: Tensor) -> Tensor:

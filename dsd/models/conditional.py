@@ -13,6 +13,7 @@ Shapes: B batch, L packed image tokens, C packed channels, D inner dimension.
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -34,12 +35,13 @@ class SplitEmbedder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x, c = tokens.chunk(2, dim=-1)
-        return self.x_embedder(x) + self.c_embedder(c)
+        embedded: Tensor = self.x_embedder(x) + self.c_embedder(c)
+        return embedded
 
 
 def is_conditional(transformer: FluxTransformer2DModel) -> bool:
     """Tell whether the input holds condition latents beside the noisy ones."""
-    return transformer.config.in_channels == 2 * transformer.out_channels
+    return bool(transformer.config["in_channels"] == 2 * transformer.out_channels)
 
 
 def split(transformer: FluxTransformer2DModel) -> FluxTransformer2DModel:
@@ -48,8 +50,7 @@ def split(transformer: FluxTransformer2DModel) -> FluxTransformer2DModel:
     c_embedder = nn.Linear(x_embedder.in_features, x_embedder.out_features).to(x_embedder.weight)
     nn.init.zeros_(c_embedder.weight)
     nn.init.zeros_(c_embedder.bias)
-    transformer.x_embedder = SplitEmbedder(x_embedder, c_embedder)
-    _register(transformer, x_embedder.in_features)
+    _set_embedder(transformer, SplitEmbedder(x_embedder, c_embedder), x_embedder.in_features)
     return transformer
 
 
@@ -69,8 +70,7 @@ def set_joint_embedder(
     weight = torch.cat([x_embedder.weight.data, c_weight.to(x_embedder.weight)], dim=1)
     bias = x_embedder.bias.data + c_bias.to(x_embedder.bias)
     joint.weight, joint.bias = nn.Parameter(weight), nn.Parameter(bias)
-    transformer.x_embedder = joint.requires_grad_(x_embedder.weight.requires_grad)
-    _register(transformer, x_embedder.in_features)
+    _set_embedder(transformer, joint.requires_grad_(x_embedder.weight.requires_grad), x_embedder.in_features)
 
 
 def load_transformer(folder: str | Path, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
@@ -92,7 +92,8 @@ def load_transformer(folder: str | Path, dtype: torch.dtype = torch.float32) -> 
             raise UserError(f"{folder}: {error.args[0]} is missing; a released transformer has a c_embedder") from error
     config = {key: value for key, value in config.items() if not key.startswith("_")}
     with torch.device("meta"):
-        transformer = FluxTransformer2DModel.from_config(config)  # ignores keys of other versions
+        # keys of other versions are ignored
+        transformer: FluxTransformer2DModel = FluxTransformer2DModel.from_config(config)
     expected = set(transformer.state_dict())
     if missing := sorted(expected - set(tensors)):
         raise UserError(f"{folder}: {len(missing)} tensors are missing, such as {', '.join(missing[:3])}")
@@ -107,11 +108,12 @@ def load_transformer(folder: str | Path, dtype: torch.dtype = torch.float32) -> 
     return transformer.eval()
 
 
-def _read_config(folder: Path) -> dict:
+def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "config.json").read_text())
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / 'config.json'}: not a readable transformer config ({error})") from error
+    return config
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -122,6 +124,8 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         yield from read_tensors(file)[0].items()
 
 
-def _register(transformer: FluxTransformer2DModel, channels: int) -> None:
+def _set_embedder(transformer: FluxTransformer2DModel, embedder: nn.Module, channels: int) -> None:
+    module: nn.Module = transformer  # whose own type knows a Linear there
+    module.x_embedder = embedder
     transformer.register_to_config(in_channels=2 * channels, out_channels=channels)
     transformer.out_channels = channels

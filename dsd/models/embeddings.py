@@ -77,10 +77,12 @@ class OpenClipFeatures:
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
         """Embed pictures: (B, D), unit length."""
         pixels = torch.stack([self.transform(image.convert("RGB")) for image in images])
-        return self.network.encode_image(pixels.to(self.device), normalize=True).float()
+        embeddings: Tensor = self.network.encode_image(pixels.to(self.device), normalize=True).float()
+        return embeddings
 
     @torch.inference_mode()
     def text(self, captions: Sequence[str]) -> Tensor:
         """Embed texts: (B, D), unit length."""
         tokens = self.tokenizer(list(captions)).to(self.device)
-        return self.network.encode_text(tokens, normalize=True).float()
+        embeddings: Tensor = self.network.encode_text(tokens, normalize=True).float()
+        return embeddings

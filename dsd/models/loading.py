@@ -2,16 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 from diffusers import DiffusionPipeline, FluxPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from dsd.errors import UserError
 from dsd.io.files import PACKAGE, resolve
+
+Loaded = TypeVar("Loaded", bound=DiffusionPipeline)
+Module = TypeVar("Module", bound=nn.Module)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,6 +38,19 @@ def to_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name}: this machine shows {torch.cuda.device_count()} CUDA devices; use device=cpu")
     return device
+
+
+def moved(module: Module, device: torch.device | str) -> Module:
+    """Move a module. The `to` of diffusers' and transformers' models does the same, but hides its types."""
+    return module.to(device)
+
+
+@overload
+def load_pipeline(path: str, dtype: str = ..., device: str = ..., *, cls: type[Loaded], **parts: Any) -> Loaded: ...
+
+
+@overload
+def load_pipeline(path: str, dtype: str = ..., device: str = ..., **parts: Any) -> DiffusionPipeline: ...
 
 
 def load_pipeline(
@@ -62,4 +79,4 @@ def load_pipeline(
 
 def load_without_encoders(path: str, dtype: str = "float32") -> FluxPipeline:
     """Load a FLUX pipeline without VAE and text encoders, on the CPU."""
-    return load_pipeline(path, dtype, "cpu", FluxPipeline, vae=None, text_encoder=None, text_encoder_2=None)
+    return load_pipeline(path, dtype, cls=FluxPipeline, vae=None, text_encoder=None, text_encoder_2=None)

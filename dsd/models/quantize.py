@@ -14,8 +14,8 @@ from diffusers import BitsAndBytesConfig, DiffusionPipeline, GGUFQuantizationCon
 from torch import nn
 
 from dsd.errors import UserError
+from dsd.models.settings import GGUF_KINDS
 
-GGUF_KINDS = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")  # what the package gguf quantises to, by falling size
 FP8_CAPABILITY = (8, 9)  # of the first NVIDIA GPUs with fp8 matmuls
 
 

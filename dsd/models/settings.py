@@ -5,6 +5,8 @@ from enum import Enum
 
 from dsd.runs.settings import setting
 
+GGUF_KINDS = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")  # what the package gguf quantises to, by falling size
+
 
 class Quantization(Enum):
     """Fewer bits a weight, see `dsd.models.quantize`."""
@@ -24,8 +26,8 @@ class ModelSettings:
     name: str = setting("name of the base model")
     path: str = setting("pipeline folder, hub id, or pkg://package/folder")
     dtype: str = setting("of the weights: float32, bfloat16 or float16")
-    panel_height: int = setting("of a panel, in pixels", least=16)
-    panel_width: int = setting("of a panel, in pixels", least=16)
+    panel_height: int = setting("of a panel, in pixels", least=16, most=16384)
+    panel_width: int = setting("of a panel, in pixels", least=16, most=16384)
     max_sequence_length: int = setting("text tokens that the model reads", least=1)
     num_inference_steps: int = setting("sampling steps", least=1)
-    guidance_scale: float = setting("distilled guidance")
+    guidance_scale: float = setting("distilled guidance", least=-1e6, most=1e6)

@@ -91,7 +91,7 @@ def flux_velocity(
     guidance: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Call FLUX.1's transformer: tokens (B, L, C') at positions `ids` (L, 3), noise levels (B,) -> (B, L, C)."""
-    return transformer(
+    velocity: Tensor = transformer(
         hidden_states=tokens,
         timestep=sigmas,
         guidance=guidance,
@@ -101,3 +101,4 @@ def flux_velocity(
         img_ids=ids,
         return_dict=False,
     )[0]
+    return velocity

@@ -40,5 +40,5 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 def refuse_not_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     """Raise UserError where a tensor holds NaN or infinity."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise UserError(f"{path}: {name} holds NaN or infinity; the file is damaged, or its training diverged")

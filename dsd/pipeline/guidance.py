@@ -117,6 +117,7 @@ def _balanced(scales: Scales) -> Callable[[list[Tensor]], Tensor]:
         differences = torch.stack([image - nothing, both - image]).float()
         norms = differences.flatten(2).norm(dim=2)[:, :, None, None]
         towards_image, towards_text = differences * (norms.min(0).values / norms.clamp_min(1e-12))
-        return (image + (scales.image - 1) * towards_image + scales.text * towards_text).to(image.dtype)
+        steered: Tensor = image + (scales.image - 1) * towards_image + scales.text * towards_text
+        return steered.to(image.dtype)
 
     return combine

@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -18,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from dsd.errors import UserError
 from dsd.io.inputs import read_jsonl, read_text, regular_file
-from dsd.io.pictures import FORMATS, to_rgb
+from dsd.io.pictures import read_picture, to_rgb
 from dsd.runs.identity import fingerprint
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
@@ -79,29 +77,13 @@ class JobList:
 
 
 def content_of(job: Job) -> str:
-    """Name a job whose reference is a file: its words, and the bytes of the picture ("" where there is none)."""
+    """Name a job whose reference is a file: its words, and the bytes of the picture ("" where it cannot be read)."""
     file = Path(str(job.reference))
-    picture = fingerprint(file) if file.is_file() else ""
-    return json.dumps([job.name, job.prompt, job.seed, job.truth, picture])
-
-
-def read_picture(source: str | Path | bytes, name: str = "") -> Image.Image:
-    """Read a picture from a regular file or its bytes as a person sees it, the first frame of an animated one.
-
-    UserError says what is wrong with it.
-    """
-    where = name if isinstance(source, bytes) else str(source)
-    file = BytesIO(source) if isinstance(source, bytes) else regular_file(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large pictures and odd metadata; an error says too large
-            with Image.open(file, formats=FORMATS) as image:
-                image.load()
-                return to_rgb(image)
-    except MemoryError as error:
-        raise UserError(f"{where}: not a readable picture (too large for the memory)") from error
-    except Exception as error:  # Pillow has no common class for what is wrong with a file
-        raise UserError(f"{where}: not a readable picture ({_reason(error)})") from error
+        picture = fingerprint(regular_file(file))
+    except (OSError, UserError):  # this job alone fails, when its turn comes
+        picture = ""
+    return json.dumps([job.name, job.prompt, job.seed, job.truth, picture])
 
 
 class JobRow(BaseModel, extra="forbid"):

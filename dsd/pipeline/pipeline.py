@@ -24,6 +24,7 @@ from torch import Tensor
 from dsd.errors import UserError
 from dsd.io.files import resolve
 from dsd.models import adapter as adapters
+from dsd.models.adapter_file import read_adapter
 from dsd.models.canvas import Canvas, condition_canvas, decode, to_pixels
 from dsd.models.conditional import is_conditional, load_transformer
 from dsd.models.flux_dev import SCHEDULER
@@ -84,7 +85,7 @@ class DSDPipeline(FluxPipeline):
             raise UserError("give either adapter= (a file that dsd-train wrote) or transformer= (a released folder)")
         where = to_device(device)
         if adapter is not None:
-            adapters.read_adapter(resolve(str(adapter)))  # refuse a bad one before the base is loaded
+            read_adapter(resolve(str(adapter)))  # refuse a bad one before the base is loaded
             pipeline = load_pipeline(base, dtype=dtype, cls=cls)
             metadata = adapters.load_adapter(pipeline.transformer, resolve(str(adapter)), fuse)
             pipeline.positions = metadata.get("positions", cls.positions)
@@ -135,7 +136,7 @@ class DSDPipeline(FluxPipeline):
         guidance_batching: bool | None = None,
         fit: str = "crop",
         return_reference: bool = False,
-    ) -> DSDPipelineOutput | tuple:
+    ) -> DSDPipelineOutput | tuple[Any, ...]:
         """Draw `image`'s subject as `prompt` says. `height` and `width` are those of the output panel, in pixels.
 
         One image serves many prompts; otherwise lists have equal length. `image=None` is the zero condition latent,
@@ -189,11 +190,12 @@ class DSDPipeline(FluxPipeline):
         if prompts is None and prompt_embeds is None:
             raise UserError("give prompt=, or prompt_embeds= with pooled_prompt_embeds=")
         self.announce_truncation(prompts or [], max_sequence_length)
+        # diffusers' types for these three allow no None and no tensor but a FloatTensor
+        text: dict[str, Any] = {"prompt": prompts, "prompt_embeds": prompt_embeds}
+        text["pooled_prompt_embeds"] = pooled_prompt_embeds
         prompt_embeds, pooled_prompt_embeds, _ = self.encode_prompt(
-            prompt=prompts,
+            **text,
             prompt_2=None,
-            prompt_embeds=prompt_embeds,
-            pooled_prompt_embeds=pooled_prompt_embeds,
             num_images_per_prompt=num_images_per_prompt,
             max_sequence_length=max_sequence_length,
             device=device,
@@ -284,10 +286,11 @@ class DSDPipeline(FluxPipeline):
         """Set the scheduler's timesteps (S,), shifted by the canvas's number of tokens where it shifts dynamically."""
         config = self.scheduler.config
         keys = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+        timesteps: Tensor
         timesteps, _ = retrieve_timesteps(
             self.scheduler,
             device=self._execution_device,
-            sigmas=np.linspace(1.0, 1 / num_inference_steps, num_inference_steps),
+            sigmas=np.linspace(1.0, 1 / num_inference_steps, num_inference_steps).tolist(),
             mu=calculate_shift(tokens, *(config[key] for key in keys)),
         )
         return timesteps
@@ -306,7 +309,8 @@ class DSDPipeline(FluxPipeline):
     @property
     def kept_negatives(self) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
         """Embeddings of negative prompts by prompt and length, for the pictures to come."""
-        return self.__dict__.setdefault("_negatives", {})
+        kept: dict[tuple[str, int], tuple[Tensor, Tensor]] = self.__dict__.setdefault("_negatives", {})
+        return kept
 
     def announce_truncation(self, prompts: Sequence[str], max_sequence_length: int) -> None:
         """Warn of every prompt that is longer than what the model reads."""

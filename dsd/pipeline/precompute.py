@@ -48,7 +48,7 @@ class Precomputed:
         return self
 
     def __enter__(self) -> Self:
-        transformer = self.transformer
+        transformer: nn.Module = self.transformer  # whose own type knows the modules that stand there
         self.kept = (transformer.pos_embed, transformer.context_embedder, [norm.linear for norm in self.norms])
         transformer.pos_embed, transformer.context_embedder = self.rope, self.same
         for norm, known in zip(self.norms, self.known, strict=True):
@@ -63,12 +63,13 @@ class Precomputed:
 
     def text(self, prompt_embeds: Tensor) -> Tensor:
         """Project the text: (B, T, text width) -> (B, T, D)."""
-        return self.kept[1](prompt_embeds)
+        projected: Tensor = self.kept[1](prompt_embeds)
+        return projected
 
     def modulations(self, sigmas: Tensor, steps: range, guidance_scale: float, pooled: Tensor) -> Callable[[int], None]:
         """For sigmas (S, B) at `steps`, make a function that puts a step's modulations where the blocks read them."""
         inputs = [sigmas[steps.start : steps.stop].flatten() * 1000]  # as the transformer's forward scales them
-        if self.transformer.config.guidance_embeds:
+        if self.transformer.config["guidance_embeds"]:
             inputs.append(torch.full_like(inputs[0], guidance_scale) * 1000)
         embedded = self.transformer.time_text_embed(*inputs, pooled.repeat(len(steps), 1))
         tables = [

@@ -39,7 +39,9 @@ class Preview:
         """Encode texts and references, while the text encoders are there."""
         encode = {"prompt_2": None, "max_sequence_length": self.length}
         self.text = [part.cpu() for part in pipeline.encode_prompt(prompt=list(prompts), **encode)[:2]]
-        parts = {name: None if "text" in name or "token" in name else p for name, p in pipeline.components.items()}
+        parts: dict[str, Any] = {
+            name: None if "text" in name or "token" in name else p for name, p in pipeline.components.items()
+        }
         self.pipeline = DSDPipeline(**parts)
         self.pipeline.set_progress_bar_config(disable=True)
         empty = pipeline.encode_prompt(prompt=[""], **encode)[:2]

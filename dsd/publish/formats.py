@@ -47,7 +47,8 @@ class Source:
 
     def plain(self) -> FluxTransformer2DModel:
         """Load the base's transformer."""
-        return load_without_encoders(self.base).transformer
+        transformer: FluxTransformer2DModel = load_without_encoders(self.base).transformer
+        return transformer
 
     def merged(self) -> FluxTransformer2DModel:
         """Load the student with its LoRA merged in fp32."""
@@ -107,7 +108,7 @@ def write_comfyui(source: Source, folder: Path, dtype: torch.dtype) -> Reader:
     save_file(layouts.rounded(layouts.to_bfl(transformer.state_dict()), dtype), folder / COMFYUI)
 
     def read(folder: Path) -> FluxTransformer2DModel:
-        loaded = FluxTransformer2DModel.from_config(config)
+        loaded: FluxTransformer2DModel = FluxTransformer2DModel.from_config(config)
         tensors = layouts.from_bfl(load_file(folder / COMFYUI), width)
         loaded.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         return loaded

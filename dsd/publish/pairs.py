@@ -12,7 +12,9 @@ from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.io.files import atomic
+from dsd.runs.identity import CONFIG, read_config
 from dsd.runs.manifest import read_manifest
+from dsd.runs.redaction import redact_config
 from dsd.runs.shards import read_shards
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,8 @@ Rejected, by reason: {reasons}.
 def run(cfg: DictConfig) -> None:
     """Publish the pairs where the config says."""
     folder = Path(cfg.pairs)
-    rows, card = read_shards(folder, "pairs"), data_card(folder, cfg.license)
+    rows = read_shards(folder, "pairs")
+    card = data_card(folder, len(rows), cfg.license)
     if cfg.local is not None:
         write_folder(folder, card, Path(cfg.local))
         log.info("publish: %d pairs in %s", len(rows), cfg.local)
@@ -48,14 +51,17 @@ def run(cfg: DictConfig) -> None:
         log.info("publish: %d pairs at https://huggingface.co/datasets/%s", len(rows), cfg.repo)
 
 
-def data_card(folder: Path, license: str) -> DatasetCard:
-    """Make the card from the manifest and the config of dsd-curate, in which secrets are redacted already."""
+def data_card(folder: Path, num_pairs: int, license: str) -> DatasetCard:
+    """Make the card from the manifest and the config of dsd-curate; secrets are redacted again."""
     manifest = read_manifest(folder, "curation")
-    steps = [f"| {s['name']} | {s['begun']} | {s['left']} | {100 * s['share']:.1f} % |" for s in manifest["steps"]]
+    steps = [
+        f"| {s['name']} | {s['begun']} | {s['left']} | {100 * s['share']:.1f} % |" for s in manifest.get("steps", [])
+    ]
+    config = redact_config(read_config(folder / CONFIG))
     text = CARD.format(
-        pairs=manifest["counts"]["pairs"], version=manifest["dsd_version"], steps="\n".join(steps),
-        reasons=", ".join(f"{n} {reason}" for reason, n in manifest["reasons"].items()) or "none",
-        config=OmegaConf.to_yaml(OmegaConf.load(folder / "config.yaml")),
+        pairs=num_pairs, version=manifest.get("dsd_version", "unknown"), steps="\n".join(steps),
+        reasons=", ".join(f"{n} {reason}" for reason, n in manifest.get("reasons", {}).items()) or "none",
+        config=OmegaConf.to_yaml(OmegaConf.create(config)),
     )  # fmt: skip
     tags = ["subject-driven-generation", "synthetic"]
     data = DatasetCardData(license=license, task_categories=["image-to-image"], tags=tags)

@@ -1,14 +1,18 @@
 """The settings of dsd-export and dsd-publish: configs/export.yaml and configs/publish.yaml."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
 from dsd.errors import UserError
+from dsd.io.files import refuse_unwritable
 from dsd.runs.settings import setting
 
 CLOSING = "An existing folder is refused, never overwritten. --cfg job prints the whole config and writes nothing."
+
+REPO = re.compile(r"(\w[\w.-]*/)?\w[\w.-]{0,95}")
 
 
 class Format(Enum):
@@ -82,9 +86,14 @@ class PublishSettings:
             raise UserError("give either repo=user/name, or local=folder")
         if cfg.local is not None:
             refuse_existing("local", cfg.local)
+        elif not REPO.fullmatch(cfg.repo):
+            raise UserError(f"repo={cfg.repo}: user/name is needed, of letters, digits and . _ -")
 
 
 def refuse_existing(key: str, path: str) -> None:
-    """Raise UserError where there is something at `path` already."""
+    """Raise UserError where there is something at `path` already, or where nothing can be written there."""
+    if not path.strip():
+        raise UserError(f"{key} is empty; name a folder")
     if Path(path).exists():
         raise UserError(f"{key}={path} is there already; choose another folder, or delete it")
+    refuse_unwritable(path)

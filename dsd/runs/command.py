@@ -88,6 +88,9 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
         try:
             cfg = _completed(cfg)
             check(cfg, schema)
+            from dsd.io.pictures import forbid_programs
+
+            forbid_programs()
             module, function = run.split(":")
             return getattr(import_module(module), function)(cfg)
         except Exception as error:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -50,7 +50,7 @@ def identity(cfg: DictConfig, inputs: Mapping[str, str] | None = None, without: 
 
     `without` leaves out more keys, each with all below it. A `device` changes no result, wherever it stands.
     """
-    schema, config = OmegaConf.get_type(cfg), plain(cfg)
+    schema, config = cast(type, OmegaConf.get_type(cfg)), plain(cfg)
     left_out, read = set(without), dict(inputs or {})
     for key, about, _ in described(schema):
         if not about.changes_results:

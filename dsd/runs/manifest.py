@@ -87,14 +87,30 @@ def read_manifest(input_dir: str | Path, stage: str) -> dict[str, Any]:
 
 def _checked(path: Path, run: str) -> dict[str, Any]:
     """Read a manifest and check its parts. UserError where it is damaged."""
-    from pydantic import BaseModel, ValidationError
+    from pydantic import BaseModel, FiniteFloat, ValidationError
+
+    class Step(BaseModel):
+        """A step of a curation: pairs before and after it."""
+
+        name: str
+        begun: int
+        left: int
+        share: FiniteFloat
 
     class Manifest(BaseModel):
-        """What every manifest has."""
+        """What every manifest has, and what a stage may add."""
 
         stage: str
         counts: dict[str, int]
         files: dict[str, int]
+        dsd_version: str = ""
+        config_hash: str = ""
+        grids_config_hash: str = ""
+        seconds: FiniteFloat = 0
+        peak_memory_mb: FiniteFloat = 0
+        look: str = ""
+        steps: list[Step] = []
+        reasons: dict[str, int] = {}
 
     try:
         found = read_json(path)

@@ -17,6 +17,7 @@ _BAD_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|Error 
 
 # By message: Arrow, torch and safetensors do not keep the error number.
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
+_MEMORY = re.compile("can't allocate memory|out of memory|Unable to allocate|malloc of size", re.IGNORECASE)
 _REMEDY = {
     errno.ENOSPC: "free some space and run the same command again",
     errno.EDQUOT: "free some space and run the same command again",
@@ -47,6 +48,8 @@ def explain(error: BaseException, output_dir: str = "", experiments: Sequence[st
         return _unparsed(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _bad_config(error)
+    if str(error).startswith("Config group override must be a string"):
+        return "a group (group=choice in --help) was set to no choice; leave it out, or name one of its choices"
     return None
 
 
@@ -55,6 +58,8 @@ def _environment(error: BaseException, output_dir: str) -> str | None:
     if full := _FULL.search(str(error)):
         where = getattr(error, "filename", None) or output_dir or "the disk"
         return f"{full[0].lower()}: {where}; free some space and run the same command again"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _MEMORY.search(str(error))):
+        return "not enough memory; choose smaller sizes or a smaller batch_size="
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         where = f"{error.filename}: " if error.filename else ""
         remedy = f"; {_REMEDY[error.errno]}" if error.errno in _REMEDY else ""

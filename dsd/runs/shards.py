@@ -80,7 +80,7 @@ def write_shard(shard: Shard, rows: Iterable[Any], features: Features, seconds: 
     failures: list[Failure] = []
     began = time.monotonic()
     with atomic(shard.path) as temporary:
-        with pq.ParquetWriter(temporary, features.arrow_schema) as writer:
+        with pq.ParquetWriter(temporary, features.arrow_schema, write_page_checksum=True) as writer:
             kept, count = _keep(rows, failures), 0
             while group := list(islice(kept, ROWS_PER_GROUP)):
                 count += _write_group(writer, group, features)
@@ -117,7 +117,7 @@ def write_shard_in_parts(
     failures, stats = read_failures(folder, "part"), read_stats(folder, "part")
     remove_stale(shard.path)
     with atomic(shard.path) as temporary:
-        with pq.ParquetWriter(temporary, features.arrow_schema) as writer:
+        with pq.ParquetWriter(temporary, features.arrow_schema, write_page_checksum=True) as writer:
             for path in parts:
                 writer.write_table(pq.read_table(path))
         _write_failures(shard.path, failures)
@@ -154,8 +154,8 @@ def read_shards(input_dir: str | Path, name: str, columns: list[str] | None = No
 def read_shard(path: Path) -> Iterator[dict[str, Any]]:
     """Read the rows of one shard that holds no images. UserError where it is damaged."""
     try:
-        yield from pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+        yield from pq.read_table(path, page_checksum_verification=True).to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(_damaged([path]) or f"{path} cannot be read: {error}") from error
 
 
@@ -184,7 +184,7 @@ def read_stats(input_dir: str | Path, name: str) -> dict[str, Any]:
 def _json_object(text: str, where: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); delete the folder and run the stage again") from error
     if not isinstance(found, dict):
         raise UserError(f"{where}: not a JSON object; delete the folder and run the stage again")
@@ -245,7 +245,7 @@ def _damaged(paths: list[Path]) -> str:
     """Name the first file that cannot be read, "" where all can."""
     for path in paths:
         try:
-            pq.ParquetFile(path).read()
+            pq.ParquetFile(path, page_checksum_verification=True).read()
         except (pa.ArrowException, OSError) as error:
             first_line = str(error).splitlines()[0]
             return f"{path} is damaged or half-written ({first_line}); delete it and run the stage that made it again"

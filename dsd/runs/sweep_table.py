@@ -82,11 +82,13 @@ def side_by_side(pictures: Sequence[Image.Image], settings: Sequence[dict[str, s
 
 def _look(job: Path) -> str:
     """Name the picture that a stage says to look at."""
-    return _manifest(job).get("look", "overview.png")
+    look: str = _manifest(job).get("look", "overview.png")
+    return look
 
 
 def _manifest(job: Path) -> dict[str, Any]:
-    return json.loads((job / MANIFEST).read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = json.loads((job / MANIFEST).read_text(encoding="utf-8"))
+    return manifest
 
 
 def varied(jobs: Sequence[Path]) -> list[dict[str, str]]:

@@ -98,7 +98,8 @@ def layers() -> dict[str, Tensor]:
 
     def table(draw: Callable[..., Tensor], *axes: range, grow: float = 0.0) -> Tensor:
         cells = [coverage(draw(*index) * scale - grow) for index in np.ndindex(*map(len, axes))]
-        return torch.stack(cells).unflatten(0, [len(axis) for axis in axes])
+        covers: Tensor = torch.stack(cells).unflatten(0, [len(axis) for axis in axes])
+        return covers
 
     def balls(b: int, e: int, grow: float, shrink: float = 1.0) -> Tensor:
         return union(

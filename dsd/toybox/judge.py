@@ -131,9 +131,9 @@ def between(rng: np.random.Generator, num: int) -> tuple[Tensor, Tensor, Tensor,
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     """Convert texts to ids, (B, 32)."""
     length = CONFIG["text_cfg"]["context_length"]
-    return tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    ).input_ids
+    found = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    ids: Tensor = found.input_ids
+    return ids
 
 
 def phrases_of(name: str) -> list[str]:
@@ -171,7 +171,8 @@ class ToyboxJudge:
         """Embed pictures as (B, D), unit length."""
         size = (64, 64)
         pixels = [pil_to_tensor(i.convert("RGB") if i.size == size else i.convert("RGB").resize(size)) for i in images]
-        return self.clip.encode_image(torch.stack(pixels).to(self.device) / 127.5 - 1, normalize=True)
+        embeds: Tensor = self.clip.encode_image(torch.stack(pixels).to(self.device) / 127.5 - 1, normalize=True)
+        return embeds
 
     @torch.inference_mode()
     def readings(self, features: Tensor) -> dict[str, Tensor]:

@@ -59,4 +59,5 @@ class Oracle:
                 break
         contexts = np.array([[values.index(p[name]) for name, values in CONTEXT.items()] for p in said])
         pixels = Grids(prompt.layout, prompt.relation, subjects[None], contexts[None]).pixels()[0]
-        return to_pil_image((pixels * 255).round().to(torch.uint8))
+        image: Image.Image = to_pil_image((pixels * 255).round().to(torch.uint8))
+        return image

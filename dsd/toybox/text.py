@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def train_clip_tokenizer(texts: list[str], vocab_size: int = 1024) -> CLIPTokeni
     vocab = learnt["vocab"]
     for character in alphabet:  # any letter can end a word
         vocab.setdefault(character + "</w>", len(vocab))
-    merges = [tuple(merge) for merge in learnt["merges"]]
+    merges: Any = [tuple(merge) for merge in learnt["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
 
 
@@ -111,7 +112,8 @@ def look_left(encoder: T5EncoderModel) -> None:
     Two heads favour near words on the left, one favours near words on both sides. The last tag on the left of a word
     tells its panel. From T5's own initial bias, near zero, training finds this late.
     """
-    table = encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight  # (32 buckets, 4 heads)
+    block: Any = encoder.encoder.block
+    table = block[0].layer[0].SelfAttention.relative_attention_bias.weight  # (32 buckets, 4 heads)
     half = len(table) // 2
     distance = torch.arange(half).float()
     far = distance >= half // 2  # buckets hold single distances first, then wider and wider ranges up to 128

@@ -6,6 +6,7 @@ reconstruction alone needs.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ CROP = 32  # pixels; convolutions learn as well from crops, for a quarter of the
 WHOLE_EVERY = 4  # every fourth step has whole pictures, since GroupNorm averages over all of one
 
 
-def build_vae() -> AutoencoderKL:
-    """Make the untrained VAE."""
+def build_vae() -> Any:
+    """Make the untrained `AutoencoderKL`."""
     vae = AutoencoderKL(
         block_out_channels=(16, 32, 64, 64),
         down_block_types=("DownEncoderBlock2D",) * 4,

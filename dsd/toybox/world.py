@@ -52,24 +52,28 @@ ATTRIBUTES: Final = SUBJECT | CONTEXT
 
 def subject_rows(ids: np.ndarray) -> np.ndarray:
     """Convert subject numbers (B,) in [0, NUM_SUBJECTS) to attribute indices (B, S)."""
-    return np.stack(np.unravel_index(ids, [len(values) for values in SUBJECT.values()]), axis=-1)
+    rows: np.ndarray = np.stack(np.unravel_index(ids, [len(v) for v in SUBJECT.values()]), axis=-1)
+    return rows
 
 
 def subject_numbers(rows: np.ndarray) -> np.ndarray:
     """Undo `subject_rows`: attribute indices (B, S) -> subject numbers (B,)."""
-    return np.ravel_multi_index(tuple(np.asarray(rows).T), [len(values) for values in SUBJECT.values()])
+    numbers: np.ndarray = np.ravel_multi_index(tuple(np.asarray(rows).T), [len(v) for v in SUBJECT.values()])
+    return numbers
 
 
 def held_out(ids: np.ndarray) -> np.ndarray:
     """Tell which subjects are held out, (B,) -> (B,) bool: a tenth, spread evenly; nothing is trained on them."""
     mixed = np.asarray(ids, np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
-    return (mixed >> np.uint64(7)) % np.uint64(HELD_OUT_EVERY) == 0
+    chosen: np.ndarray = (mixed >> np.uint64(7)) % np.uint64(HELD_OUT_EVERY) == 0
+    return chosen
 
 
 def subject_ids(split: str) -> np.ndarray:
     """List the subject numbers of "train" or "held_out", ascending."""
     ids = np.arange(NUM_SUBJECTS)
-    return ids[held_out(ids) == (split == "held_out")]
+    chosen: np.ndarray = ids[held_out(ids) == (split == "held_out")]
+    return chosen
 
 
 def sample_subjects(rng: np.random.Generator, num: int, split: str = "train") -> np.ndarray:

@@ -62,7 +62,8 @@ class Ddp:
     def divide(
         self, accelerator: Accelerator, transformer: Any, make_optimizer: MakeOptimizer
     ) -> tuple[nn.Module, Any]:
-        return accelerator.prepare(transformer, make_optimizer(transformer))
+        divided: tuple[nn.Module, Any] = accelerator.prepare(transformer, make_optimizer(transformer))
+        return divided
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Zero:
     def divide(
         self, accelerator: Accelerator, transformer: Any, make_optimizer: MakeOptimizer
     ) -> tuple[nn.Module, Any]:
-        return accelerator.prepare(transformer, make_optimizer(transformer))
+        divided: tuple[nn.Module, Any] = accelerator.prepare(transformer, make_optimizer(transformer))
+        return divided
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ rank that is left finds out who ended. Of the ranks that are left, the first one
 
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ def one_line_when_lost(output_dir: Path, minutes: float) -> Iterator[None]:
         ranks, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         if ranks == 1 or not SIGNS.search(str(error)):
             raise
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # torchrun sends it to those that are left, before they have spoken
         lost = {other: how for other in range(ranks) if other != rank and (how := state_of(output_dir, other))}
         first_left = min(other for other in range(ranks) if other not in lost)
         if rank != first_left:

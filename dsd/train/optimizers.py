@@ -12,12 +12,16 @@ from dsd.errors import UserError
 
 def adamw8bit(params: Iterable[nn.Parameter], lr: float, **settings: Any) -> torch.optim.Optimizer:
     """Make bitsandbytes' AdamW with 8-bit states, a quarter of the memory (arXiv 2110.02861)."""
-    return _package("bitsandbytes", "optimizer=adamw8bit").optim.AdamW8bit(params, lr=lr, **settings)
+    optimizer: torch.optim.Optimizer = _package("bitsandbytes", "optimizer=adamw8bit").optim.AdamW8bit(
+        params, lr=lr, **settings
+    )
+    return optimizer
 
 
 def prodigy(params: Iterable[nn.Parameter], lr: float, **settings: Any) -> torch.optim.Optimizer:
     """Make Prodigy, which finds the learning rate by itself (arXiv 2306.06101)."""
-    return _package("prodigyopt", "optimizer=prodigy").Prodigy(params, lr=lr, **settings)
+    optimizer: torch.optim.Optimizer = _package("prodigyopt", "optimizer=prodigy").Prodigy(params, lr=lr, **settings)
+    return optimizer
 
 
 def refuse_optimizer(make: Callable[..., torch.optim.Optimizer], learning_rate: float) -> None:

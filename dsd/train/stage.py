@@ -106,7 +106,7 @@ def start(cfg: DictConfig, launcher: Launcher) -> Accelerator:
 
 def load_encoders(cfg: DictConfig, accelerator: Accelerator) -> FluxPipeline:
     """Load the base's VAE and text encoders."""
-    return load_pipeline(cfg.model.path, cfg.model.dtype, str(accelerator.device), FluxPipeline, transformer=None)
+    return load_pipeline(cfg.model.path, cfg.model.dtype, str(accelerator.device), cls=FluxPipeline, transformer=None)
 
 
 def sizes_of(cfg: DictConfig) -> list[tuple[int, int]]:
@@ -173,8 +173,10 @@ def take_steps(
         cfg.max_grad_norm,
     )  # fmt: skip
     state, on_main = trainee.state, trainee.accelerator.is_main_process
-    stopping = Stopping(trainee.accelerator, state)
-    with progress(plan.num_steps, "train", "step", initial=state.step, shown=on_main) as bar:
+    with (
+        Stopping(trainee.accelerator, state) as stopping,
+        progress(plan.num_steps, "train", "step", initial=state.step, shown=on_main) as bar,
+    ):
         hooks = hooks_of(cfg, trainee, plan, bar, validation, stopping)
         train(trainee, objective, sampling, plan, hooks, stopping)
     if state.step < plan.num_steps:
@@ -201,13 +203,14 @@ def finish(
     cfg: DictConfig, current: Run, source: PairSource, trainee: Trainee, pairs: Pairs, validation: Validation | None
 ) -> None:
     """Draw the curves, write the manifest and say what was done."""
-    final, state = plot_curves(trainee.output_dir), trainee.state
+    final: dict[str, Any] = plot_curves(trainee.output_dir)
+    state = trainee.state
     best = {"step": state.best_step, validation.metric: state.best} if validation is not None else None
+    told: dict[str, Any] = {"source": source.fingerprint, "best": best, **final}
     made = ADAPTER if cfg.lora.rank else "transformer/"
     loss = f"loss {final['loss']:.4f}, " if "loss" in final else ""
     counts = {"pairs": len(pairs.bucket_of), "left_out": len(pairs.table.faults)}
     current.finish(
         {"steps": cfg.num_steps, **counts, "samples": cfg.num_steps * cfg.batch_size},
-        f"{cfg.num_steps} steps, {loss}{made}", trainee.output_dir / "loss.png",
-        source=source.fingerprint, best=best, **final,
+        f"{cfg.num_steps} steps, {loss}{made}", trainee.output_dir / "loss.png", **told,
     )  # fmt: skip

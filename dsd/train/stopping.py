@@ -2,6 +2,7 @@
 
 import signal
 from types import FrameType
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
@@ -14,14 +15,21 @@ class Stopping:
 
     Signals reach ranks at different times, and a rank that left by itself would leave the others waiting for its
     gradients. So the ranks exchange once a step what they have received; whoever asks again after the same step gets
-    the same answer.
+    the same answer. Signals are received inside a `with`; afterwards the handlers from before return.
     """
 
     def __init__(self, accelerator: Accelerator, state: TrainState) -> None:
         self.accelerator, self.state = accelerator, state
         self.told, self.asked_at, self.answer = False, -1, False
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._receive)
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self.before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def __call__(self) -> bool:
         if self.asked_at != self.state.step:

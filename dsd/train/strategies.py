@@ -18,15 +18,25 @@ State = dict[str, Any]  # of a parameter in its optimiser: tensors of its shape,
 class Strategy(Protocol):
     """Reads and writes whole tensors. Every process calls it for every parameter, in the same order."""
 
-    def shape(self, parameter: nn.Parameter) -> torch.Size: ...
+    def shape(self, parameter: nn.Parameter) -> torch.Size:
+        """Give the shape of the whole parameter."""
+        ...
 
-    def read(self, parameter: nn.Parameter) -> Tensor: ...
+    def read(self, parameter: nn.Parameter) -> Tensor:
+        """Gather the whole parameter."""
+        ...
 
-    def write(self, parameter: nn.Parameter, value: Tensor) -> None: ...
+    def write(self, parameter: nn.Parameter, value: Tensor) -> None:
+        """Write the whole parameter; each process keeps its part."""
+        ...
 
-    def read_state(self, parameter: nn.Parameter) -> State: ...
+    def read_state(self, parameter: nn.Parameter) -> State:
+        """Gather the whole optimiser state of the parameter."""
+        ...
 
-    def write_state(self, parameter: nn.Parameter, state: State) -> None: ...
+    def write_state(self, parameter: nn.Parameter, state: State) -> None:
+        """Write the whole optimiser state of the parameter; each process keeps its part."""
+        ...
 
 
 class Whole:
@@ -62,7 +72,8 @@ class Fsdp2(Whole):
     """FSDP2: every process holds a slice of every parameter."""
 
     def read(self, parameter: nn.Parameter) -> Tensor:
-        return whole(parameter.detach())
+        value: Tensor = whole(parameter.detach())
+        return value
 
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
         super().write(parameter, sliced(value, parameter))
@@ -95,7 +106,8 @@ class Zero2:
         return parameter.shape
 
     def read(self, parameter: nn.Parameter) -> Tensor:
-        return self.get(parameter)
+        value: Tensor = self.get(parameter)
+        return value
 
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
         """Write the fp32 copy and the parameter that the next forward pass reads."""
@@ -137,7 +149,8 @@ class Zero3(Zero2):
     """DeepSpeed ZeRO-3: parameters are divided, too."""
 
     def shape(self, parameter: nn.Parameter) -> torch.Size:
-        return parameter.ds_shape  # type: ignore[attr-defined]  # DeepSpeed's own attribute; `shape` is that of a slice
+        whole_shape: torch.Size = parameter.ds_shape  # type: ignore[attr-defined]  # DeepSpeed's; `shape` is a slice's
+        return whole_shape
 
     def _make_state(self, names: Sequence[str]) -> None:
         for flat in self.optimizer.fp32_partitioned_groups_flat:

@@ -17,6 +17,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -68,7 +69,7 @@ def make_grids(num: int, size: int) -> Dataset:
             numbered.putpixel(at, (index % 256, index // 256 % 256, index // 65536))
         return numbered
 
-    def transform(batch: dict) -> dict:
+    def transform(batch: dict[str, Any]) -> dict[str, Any]:
         images = [draw(index) for index in batch["index"]]
         return {"index": batch["index"], "image": images, "layout": [layout] * len(images)}
 

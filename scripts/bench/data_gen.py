@@ -22,10 +22,11 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 import torch
-from diffusers import DiffusionPipeline
-from omegaconf import OmegaConf
+from diffusers import FluxPipeline
+from omegaconf import DictConfig, OmegaConf
 
 from dsd.data_gen.grids import draw
 from dsd.data_gen.teachers import PipelineTeacher
@@ -55,7 +56,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", default="outputs/bench/data_gen.json")
     arguments = parser.parse_args()
-    model, device = OmegaConf.load(f"{CONFIG_DIR}/model/{arguments.shape}.yaml"), to_device(arguments.device)
+    model = cast(DictConfig, OmegaConf.load(f"{CONFIG_DIR}/model/{arguments.shape}.yaml"))
+    device = to_device(arguments.device)
     names = ("panel_height", "panel_width", "max_sequence_length", "num_inference_steps", "guidance_scale")
     settings = {name: model[name] for name in names}
     pipeline = stock(arguments.shape, device)
@@ -66,7 +68,8 @@ def main() -> None:
         own, "", **settings, speed=speed, quantization=Quantization[arguments.quantization], device=str(device)
     )
     pipeline.set_progress_bar_config(disable=True)
-    prompt_at, times = ToyboxPrompts("2x2", "same", 0), ([], [])
+    prompt_at = ToyboxPrompts("2x2", "same", 0)
+    times: tuple[list[float], list[float]] = ([], [])
     folder = tempfile.mkdtemp(prefix="dsd-bench-")
     for batch in range(arguments.repeats + 1):  # the first warms up
         num = 2 * arguments.batch_size
@@ -80,11 +83,7 @@ def main() -> None:
             png(image)
         middle = time.perf_counter()
         shard = Shard(0, prompts[0].index, prompts[-1].index + 1, Path(folder) / "grids" / f"grids-{batch}.parquet")
-        write_shard_in_parts(
-            shard,
-            lambda start, stop=shard.stop: draw(range(start, stop), prompt_at, teacher, 0, arguments.batch_size, ""),
-            features(Grid),
-        )
+        write(shard, prompt_at, teacher, arguments.batch_size)
         if batch:
             times[0].append(middle - began)
             times[1].append(time.perf_counter() - middle)
@@ -103,11 +102,18 @@ def main() -> None:
     print(json.dumps(report, indent=2))
 
 
-def stock(shape: str, device: torch.device) -> DiffusionPipeline:
+def write(shard: Shard, prompt_at: ToyboxPrompts, teacher: PipelineTeacher, batch_size: int) -> None:
+    """Draw and write a shard as dsd-data-gen does."""
+    write_shard_in_parts(
+        shard, lambda start: draw(range(start, shard.stop), prompt_at, teacher, 0, batch_size, ""), features(Grid)
+    )
+
+
+def stock(shape: str, device: torch.device) -> FluxPipeline:
     """Load the pipeline as a user does."""
     if shape == "flux_dev":
         return random_flux_dev(torch.bfloat16, device, tokenizers=resolve(TOYBOX))
-    return load_pipeline(TOYBOX, device=str(device))
+    return load_pipeline(TOYBOX, device=str(device), cls=FluxPipeline)
 
 
 if __name__ == "__main__":

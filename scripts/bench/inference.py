@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -64,7 +65,9 @@ def plain_port(
     device, dtype, student = pipeline.transformer.device, pipeline.transformer.dtype, pipeline.student
     embeds, pooled, _ = pipeline.encode_prompt(prompt, prompt_2=None, max_sequence_length=length, device=device)
     empty, empty_pooled, _ = pipeline.encode_prompt("", prompt_2=None, max_sequence_length=length, device=device)
-    condition = pipeline.encode_references(image, 1, size, size, "crop").to(dtype)
+    condition = pipeline.encode_references(image, 1, size, size, "crop")
+    assert condition is not None
+    condition = condition.to(dtype)
     canvas, channels = student.canvas(size, size), pipeline.transformer.config.out_channels
     latents, _ = pipeline.prepare_latents(
         1, channels // 4, size, 2 * size, torch.float32, device, torch.Generator("cpu").manual_seed(seed)
@@ -74,7 +77,7 @@ def plain_port(
         canvas.num_tokens, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
     )
     timesteps, _ = retrieve_timesteps(
-        pipeline.scheduler, device=device, sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu
+        pipeline.scheduler, device=device, sigmas=np.linspace(1.0, 1 / steps, steps).tolist(), mu=mu
     )
 
     def velocity(timestep: Tensor, condition: Tensor, embeds: Tensor, pooled: Tensor) -> Tensor:
@@ -88,13 +91,14 @@ def plain_port(
             nothing = velocity(timestep, torch.zeros_like(condition), empty, empty_pooled)
             both = nothing + image_scale * (image_only - nothing) + text_scale * (both - image_only)
         latents = pipeline.scheduler.step(both, timestep, latents, return_dict=False)[0]
-    return latents
+    drawn: Tensor = latents
+    return drawn
 
 
 def students(shape: str, device: torch.device, rank: int) -> tuple[DSDPipeline, DSDPipeline]:
     """Make the same random student twice: LoRA beside the weights, and merged."""
     if shape == "toybox":
-        base: FluxPipeline = load_pipeline(TOYBOX, device=str(device), cls=FluxPipeline)
+        base = load_pipeline(TOYBOX, device=str(device), cls=FluxPipeline)
     else:
         base = random_flux_dev(torch.bfloat16, device, tokenizers=resolve(TOYBOX))
     torch.manual_seed(0)
@@ -197,25 +201,27 @@ def main() -> None:
     for name, (image_scale, text_scale) in CASES.items():
         common = (size, arguments.steps, image_scale, text_scale)
 
-        def draw_port(seed: int, common: tuple = common) -> Tensor:
+        def draw_port(seed: int, common: tuple[int, int, float, float] = common) -> Tensor:
             return plain_port(port, PROMPT, image, *common, seed=seed, length=length)
 
-        def draw_ours(seed: int, common: tuple = common) -> Tensor:
-            return ours(
+        def draw_ours(seed: int, common: tuple[int, int, float, float] = common) -> Tensor:
+            latents: Tensor = ours(
                 PROMPT, image, height=size, num_inference_steps=common[1], image_guidance_scale=common[2],
                 text_guidance_scale=common[3], generator=torch.Generator("cpu").manual_seed(seed),
                 max_sequence_length=length, output_type="latent",
-            ).images  # fmt: skip
+            )[0]  # fmt: skip
+            return latents
 
         final = [draw(0).float() for draw in (draw_port, draw_ours)]  # warms up, compiles, and keeps the empty prompt
-        counts, times = [], ([], [])
+        counts: list[Counter[str]] = []
+        times: tuple[list[float], list[float]] = ([], [])
         for pipeline, draw in ((port, draw_port), (ours, draw_ours)):
             with counted(pipeline) as count:
                 draw(0)
             counts.append(count)
         for seed in range(arguments.repeats):
             for side, draw in enumerate((draw_port, draw_ours)):
-                times[side].append(seconds(lambda draw=draw, seed=seed: draw(seed), device))
+                times[side].append(seconds(partial(draw, seed), device))
         ratios = [a / b for a, b in zip(*times, strict=True)]
         median = statistics.median(times[1])
         rows.append(

@@ -109,9 +109,9 @@ def random_batch(student: FluxTransformer2DModel, size: int, canvas: Canvas, tex
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
 
-    shape = (size, canvas.num_tokens, config.out_channels)
+    shape = (size, canvas.num_tokens, config["out_channels"])
     latents, cond_latents = draw(*shape), draw(*shape)
-    embeds, pooled = draw(size, text, config.joint_attention_dim), draw(size, config.pooled_projection_dim)
+    embeds, pooled = draw(size, text, config["joint_attention_dim"]), draw(size, config["pooled_projection_dim"])
     conditions = Conditions(cond_latents, embeds, pooled)
     return Batch(canvas, latents, conditions, draw(*shape), torch.rand(size, generator=generator))
 

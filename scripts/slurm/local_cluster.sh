@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A Slurm of one machine, to try the job scripts on: Debian's packages, a configuration and state in one temporary folder,
-# nothing written to /etc. Needs root, since slurmd starts jobs in their users' names.
+# Start a Slurm of this one machine, to try the job scripts on: Debian's packages, with configuration and state in one
+# temporary folder and nothing in /etc. Needs root, since slurmd starts jobs in their users' names.
 #   eval "$(scripts/slurm/local_cluster.sh start)"    starts what is not running and sets SLURM_CONF and PATH here
 #   scripts/slurm/local_cluster.sh status             daemons, partitions, queue
 #   scripts/slurm/local_cluster.sh stop               cancels all jobs and removes the folder
-# DSD_SLURM_DIR is the folder (/tmp/dsd-slurm), DSD_SLURM_PORT the first of two ports (6937), DSD_SLURM_CPUS how many CPUs it
-# claims to have (4, whatever there are), DSD_SLURM_GRACE the seconds that a preempted job has (60). Partition `low` is the
-# default; jobs in `high` preempt its jobs.
+# DSD_SLURM_DIR is the folder (/tmp/dsd-slurm), DSD_SLURM_PORT the first of two ports (6937), DSD_SLURM_CPUS the number of CPUs
+# that it claims (4, however many there are), DSD_SLURM_GRACE the seconds that a preempted job has (60). Partition `low` is
+# the default; jobs in `high` preempt jobs in `low`.
 set -euo pipefail
 folder=${DSD_SLURM_DIR:-/tmp/dsd-slurm} port=${DSD_SLURM_PORT:-6937}
 export SLURM_CONF=$folder/slurm.conf PATH=$PATH:/usr/sbin:/sbin
@@ -22,7 +22,7 @@ check() {
   if ((${#missing[@]})); then fail "missing; install with: apt-get install ${missing[*]}"; fi
 }
 
-running() {  # running DAEMON: its process lives, by the id it wrote
+running() {  # running DAEMON: whether the process whose id it wrote is alive
   [[ -s $folder/$1.pid ]] && kill -0 "$(<"$folder/$1.pid")" 2>/dev/null
 }
 
@@ -61,14 +61,14 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-# CPUs and memory are more than there are: what runs here is small, and several tasks are to run side by side.
+# Claims more CPUs and memory than there are, so that several small tasks run side by side.
 NodeName=$node NodeAddr=127.0.0.1 CPUs=${DSD_SLURM_CPUS:-4} RealMemory=1000000 State=UNKNOWN
 PartitionName=low Nodes=$node Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=${DSD_SLURM_GRACE:-60}
 PartitionName=high Nodes=$node MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 EOF
 }
 
-# submitit asks sacct how its jobs are, which needs a database; scontrol remembers them for an hour (MinJobAge).
+# submitit asks sacct for the state of its jobs, which needs a database; scontrol remembers them for an hour (MinJobAge).
 provide_sacct() {
   mkdir -p "$folder/bin"
   cat > "$folder/bin/sacct" <<'EOF'
@@ -82,7 +82,7 @@ done | while read -r line; do
   value() { [[ " $line" =~ \ $1=([^ ]*) ]] && echo "${BASH_REMATCH[1]}"; }
   task=$(value ArrayTaskId) || task=
   [[ $task ]] && id=$(value ArrayJobId)_$task || id=$(value JobId)
-  if [[ $task == *-* || $task == *,* ]]; then id=${id%%_*}_[$task]; fi  # as one line as long as none has started
+  if [[ $task == *-* || $task == *,* ]]; then id=${id%%_*}_[$task]; fi  # one line for all that have not started
   echo "$id|$(value JobState)|$(value NodeList)"
 done
 EOF

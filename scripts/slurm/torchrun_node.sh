@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# One node's torchrun, started by train.sbatch through srun. What is special about it: told to stop by SIGTERM or SIGUSR1,
-# its ranks save and leave by themselves, however long that takes.
+# Run one node's torchrun; train.sbatch starts it through srun. On SIGTERM or SIGUSR1 the ranks save and leave by
+# themselves, however long that takes.
 #
-# torchrun does not do that: SIGUSR1 kills it, and after SIGTERM it kills its ranks within 30 s. Nor does Slurm, which
-# signals either the first process of a task alone (proctrack/cgroup) or all of its processes (proctrack/linuxproc). So
-# torchrun ignores both signals here and this shell passes them on to its ranks; a rank that hears of it twice does not mind.
+# torchrun alone does not allow that: SIGUSR1 kills it, and after SIGTERM it kills its ranks within 30 s. Slurm signals either
+# only the first process of a task (proctrack/cgroup) or all of them (proctrack/linuxproc). So torchrun ignores both signals
+# here, and this shell passes them on to the ranks; a rank that gets a signal twice stops once.
 set -uo pipefail
-trap '' USR1 TERM                                   # a child starts with what is ignored here; ranks then set handlers
-export PET_SIGNALS_TO_HANDLE=SIGINT,SIGHUP,SIGQUIT  # torchrun's default has SIGTERM as well (older ones have no choice)
+trap '' USR1 TERM                                   # children inherit this; the ranks then set handlers
+export PET_SIGNALS_TO_HANDLE=SIGINT,SIGHUP,SIGQUIT  # torchrun's default includes SIGTERM (older ones cannot choose)
 
 torchrun=(
   python -m torch.distributed.run
@@ -23,12 +23,12 @@ launcher=$!
 told=
 pass_on() {
   told=yes
-  while pkill -USR1 --parent "$launcher"; do sleep 5; done  # again, for ranks that were still loading and had no handler
+  while pkill -USR1 --parent "$launcher"; do sleep 5; done  # again, for ranks that were loading and had no handler yet
 }
 trap pass_on USR1 TERM
 while true; do
   wait "$launcher"
   code=$?
   if [[ ! $told ]]; then exit "$code"; fi
-  told=                                             # the trap interrupted `wait`; what it returned was no exit code
+  told=                                             # the trap interrupted `wait`, which then returned no exit code
 done

@@ -114,7 +114,7 @@ def test_openai_is_asked_with_pictures() -> None:
         (401, {"error": {"message": "Incorrect API key"}}, "Incorrect API key"),
         (200, openai_says(None, "content_filter"), "content_filter"),
         (200, {"choices": []}, "no answer"),
-        (200, "not json", "Expecting value|no answer|str"),
+        (200, "not json", "not a chat completion"),
         (500, {"error": {"message": "broken"}}, "broken"),
     ],
 )
@@ -145,6 +145,9 @@ def test_a_model_of_transformers_answers(tmp_path) -> None:
     """A Qwen2.5-VL of random weights says nothing of sense, but the same whenever it is asked."""
     save_tiny_vlm(tmp_path)
     chat = Local(str(tmp_path), dtype="float32", device="cpu", max_new_tokens=8)
+    with pytest.raises(ChatError, match=r"the answer is cut off \(max_new_tokens=8\)"):
+        chat.ask(Question("Hello"))
+    chat.network.generation_config.eos_token_id = list(range(chat.network.config.text_config.vocab_size))
     first = chat.ask(Question("What is it?", [PICTURE.resize((60, 60))])).text
     assert first
     assert chat.ask(Question("What is it?", [PICTURE.resize((60, 60))])).text == first

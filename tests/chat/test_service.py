@@ -10,9 +10,10 @@ from pydantic import BaseModel
 from servers import openai_says, serve
 
 from dsd.chat import ChatError, Question, Reply
+from dsd.chat.limits import Limits
 from dsd.chat.openai import OpenAI
 from dsd.chat.pace import Pace
-from dsd.chat.service import Limits, Service
+from dsd.chat.service import Service
 from dsd.errors import UserError
 
 QUICK = {"first_wait": 0.01}
@@ -134,13 +135,36 @@ def test_a_pace_holds(monkeypatch) -> None:
     monkeypatch.setattr(time, "sleep", sleep)
     requests, tokens = Pace(2), Pace(1000)
     for _ in range(4):
-        requests.wait(1)
-    assert sum(slept) == pytest.approx(60)
-    tokens.wait(0)
-    tokens.spend(1500)
+        with requests.hold(1):
+            now[0] += 5  # a call takes its time, and counts at its end at the latest
+    assert now[0] == pytest.approx(5 + 5 + 55 + 5 + 5, abs=0.01)
+    with tokens.hold(0):
+        tokens.spend(1500)
     began = now[0]
-    tokens.wait(0)
-    assert now[0] - began == pytest.approx(60)
+    with tokens.hold(0):
+        assert now[0] - began == pytest.approx(60)
+
+
+def test_a_pace_of_40_lets_no_48_through_in_any_window(tmp_path, monkeypatch) -> None:
+    """Eight calls at a time, of which the first are slow to arrive: those used to arrive with the next minute's."""
+    monkeypatch.setattr("dsd.chat.pace.MINUTE", 0.6)
+    arrived, lock, late = [], threading.Lock(), iter([0.3] * 8)
+
+    class Provider:
+        model = "slow"
+
+        def ask(self, question: Question) -> Reply:
+            with lock:
+                wait = next(late, 0.0)
+            time.sleep(wait)
+            with lock:
+                arrived.append(time.monotonic())
+            return Reply("yes")
+
+    asked = Service(Provider(), tmp_path / "a.sqlite", Limits(requests_per_minute=40, concurrency=8))
+    assert len(list(asked.ask_all(questions(130)))) == 130
+    windows = [sum(begin <= time < begin + 0.6 for time in arrived) for begin in arrived]
+    assert max(windows) <= 40
 
 
 def test_answers_are_kept_at_once_by_many_threads_and_processes(tmp_path) -> None:

@@ -36,8 +36,8 @@ def test_the_figures_are_those_of_the_definitions() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "labels.jsonl:2: not a label"),
-        ('{"grid": 1, "first": 0, "second": 1, "same": 1}', "must be true or false"),
+        ("{", "labels.jsonl:2: Invalid JSON"),
+        ('{"grid": 1, "first": 0, "second": 1, "same": 1}', "same: Input should be a valid boolean"),
     ],
 )
 def test_bad_labels_are_one_line(tmp_path, line, words) -> None:
@@ -63,3 +63,22 @@ def test_the_command_compares_and_asks_again_with_the_pictures_swapped(run, refu
     assert found["self_agreement_swapped"]["value"] == 1
     assert "similarity alone" in found
     assert "needs labels=" in refused("curation", *ask)
+
+
+def test_labels_verdicts_and_grids_belong_together(run, refused, grids, pairs, tmp_path) -> None:
+    file, other = tmp_path / "labels.jsonl", tmp_path / "other"
+    label = {"grid": 3, "first": 0, "second": 1, "same": True}
+    file.write_text(json.dumps(label))
+    run("data_gen", "teacher=oracle", "num_grids=12", "rows_per_shard=8", "seed=1", f"output_dir={other}")
+
+    def compare(of_grids=grids, verdicts=pairs, **more: str) -> str:
+        file.write_text(json.dumps(label | more))
+        ask = ("mode=agreement", f"labels={file}", f"output_dir={tmp_path / 'out'}", "device=cpu")
+        return refused("curation", *ask, f"grids={of_grids}", f"verdicts_dir={verdicts}")
+
+    assert "inputs.grids: " in compare(of_grids=other)
+    assert "no verdicts of dsd-curate here" in compare(verdicts=grids)
+    assert "a label of other grids (c0ffee)" in compare(grids="c0ffee")
+    assert "grid 99, panel 1 is not there" in compare(grid=99)
+    assert "grid 3, panel 4 is not there" in compare(second=4)
+    assert "first and second are one panel" in compare(second=0)

@@ -55,7 +55,14 @@ def test_every_panel_pair_is_judged_once_and_kept_in_both_directions(grids, pair
         assert (pair["seed"], pair["prompt"]) == (sheet["seed"], sheet["prompt"])
     assert {"image", "conditioning", "caption"} <= set(load_dataset("parquet", data_dir=f"{pairs}/pairs")["train"][0])
     counts = read_manifest(pairs, "curation")["counts"]
-    assert counts == {"judged": 72, "pairs": len(kept), "rejected": len(rejected), "refused": 0}
+    assert counts == {
+        "judged": 72,
+        "pairs": len(kept),
+        "rejected": len(rejected),
+        "refused": 0,
+        "failed": 0,
+        "unanswered": 0,
+    }
 
 
 def test_the_caption_describes_the_target(grids, pairs) -> None:
@@ -186,6 +193,69 @@ def test_a_full_disk_loses_nothing(run, refused, small_disk, grids, tmp_path) ->
     run("curation", *settings, f"output_dir={tmp_path / 'unbroken'}")
     ours, theirs = (read_shards(f, "pairs").with_format("arrow")[:] for f in (disk / "pairs", tmp_path / "unbroken"))
     assert ours.drop(["config_hash"]).equals(theirs.drop(["config_hash"]))
+
+
+@pytest.mark.parametrize(
+    "key", ["selection.minimum.confidence", "+prefilter.minimum.sharpness", "+selection.maximum.similarity"]
+)
+@pytest.mark.parametrize("bound", ["nan", "inf"])
+def test_a_bound_of_nan_is_refused(refused, grids, tmp_path, key, bound) -> None:
+    key = key if key != "+prefilter.minimum.sharpness" else key[1:]
+    said = refused("curation", f"grids={grids}", f"output_dir={tmp_path / 'out'}", f"+{key.lstrip('+')}={bound}")
+    assert "a finite number is needed" in said
+    assert not (tmp_path / "out").exists()
+
+
+def zeroed(file: Path, begin: int, end: int) -> None:
+    """Write zeros into a file, whose size stays."""
+    data = bytearray(file.read_bytes())
+    data[begin:end] = bytes(end - begin)
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.2, 0.4, 0.6, 0.8, 0.97])
+def test_damaged_verdicts_are_one_line(refused, grids, pairs, tmp_path, place) -> None:
+    """Zeros in any place of a shard of verdicts: Parquet's checksums find them."""
+    for name in ("verdicts", "verdicts_config"):
+        shutil.copytree(pairs / name, tmp_path / "old" / name)
+    for file in (tmp_path / "old" / "verdicts").iterdir():
+        size = file.stat().st_size
+        zeroed(file, int(place * size), int(place * size) + 16)
+    said = refused("curation", f"grids={grids}", f"verdicts_dir={tmp_path / 'old'}", f"output_dir={tmp_path / 'new'}")
+    assert "verdicts-00000-of-00001.parquet" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scores": "{"}, "scores: "), ({"scores": "[1]"}, "not a JSON object"), ({"scores": '{"a": NaN}'}, "finite"),
+        ({"first": 3, "second": 1}, "panels 3 and 1"), ({"grid": 77}, "which is not of this shard"),
+        ({"second": 9}, "has no panel 9"), ({"grid": 0, "first": 0, "second": 1}, "a second verdict"),
+    ],
+)  # fmt: skip
+def test_verdicts_that_make_no_sense_are_one_line(refused, grids, pairs, tmp_path, change, words) -> None:
+    shutil.copytree(pairs / "verdicts_config", tmp_path / "old" / "verdicts_config")
+    rows = read_shards(pairs, "verdicts").to_list()
+    rows[5] |= change
+    file = tmp_path / "old" / "verdicts" / "verdicts-00000-of-00001.parquet"
+    write_shard(Shard(0, 0, 12, file), rows, features(Verdict))
+    said = refused("curation", f"grids={grids}", f"verdicts_dir={tmp_path / 'old'}", f"output_dir={tmp_path / 'new'}")
+    assert words in said
+
+
+def test_a_damaged_picture_of_a_grid_is_a_failure(run, grids, tmp_path) -> None:
+    """Its size is right, so the manifest says nothing; the other grids are judged."""
+    folder = tmp_path / "grids"
+    shutil.copytree(grids, folder)
+    file = folder / "grids" / "grids-00000-of-00002.parquet"
+    data = file.read_bytes()
+    at = data.index(b"IDAT", data.index(b"IDAT") + 4) + 40
+    zeroed(file, at, at + 60)
+    said = run("curation", f"grids={folder}", f"output_dir={tmp_path / 'pairs'}", "device=cpu")
+    failures = read_failures(tmp_path / "pairs", "verdicts")
+    assert ["the picture is damaged" in failure["reason"] for failure in failures] == [True]
+    assert read_manifest(tmp_path / "pairs", "curation")["counts"]["failed"] == 1
+    assert "0 refused, 1 failed, 0 unanswered" in said
 
 
 def test_panels_are_cut_row_by_row() -> None:

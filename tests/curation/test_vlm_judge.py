@@ -229,12 +229,13 @@ def test_bad_input_is_one_line(refused, grids, tmp_path, monkeypatch) -> None:
 
 
 def test_a_model_of_transformers_goes_the_whole_way(run, grids, tmp_path) -> None:
-    """Of random weights it answers no JSON: every pair is a failure that says so, and none a verdict."""
+    """Of random weights it answers no JSON: no pair has a verdict, and on demand every one is a failure."""
     save_tiny_vlm(tmp_path / "vlm")
-    said = run("curation", f"grids={grids}", "judge=vlm", "vlm=local", f"vlm.chat.model={tmp_path / 'vlm'}",
-               "vlm.chat.max_new_tokens=4", "vlm.limits.breaker=100000", f"cache_dir={tmp_path}",
-               f"output_dir={tmp_path / 'pairs'}", "describe_rejected=false", "device=cpu", code=2)  # fmt: skip
-    assert "no pair was kept" in said
+    ask = (f"grids={grids}", "judge=vlm", "vlm=local", f"vlm.chat.model={tmp_path / 'vlm'}", "device=cpu",
+           "vlm.chat.max_new_tokens=4", "vlm.limits.breaker=100000", f"cache_dir={tmp_path}",
+           f"output_dir={tmp_path / 'pairs'}", "describe_rejected=false", "skip_unanswered=true")  # fmt: skip
+    assert "no pair was kept" in run("curation", *ask, code=2)
     failures = read_failures(tmp_path / "pairs", "verdicts")
     assert len(failures) == 72
-    assert all(f["reason"].startswith("failed: malformed answer") for f in failures)
+    assert all(f["reason"].startswith("unanswered: the answer is cut off") for f in failures)
+    assert read_manifest(tmp_path / "pairs", "curation")["counts"]["unanswered"] == 72

@@ -215,7 +215,7 @@ def test_prompts_of_a_file(run, refused, tmp_path) -> None:
     assert [row["subject"] for row in grids] == ["", "critter", ""]
     assert grids[0]["image"].size == (128, 64)
     for bad, words in (
-        (row | {"layuot": 1}, "prompts.jsonl:1: not a prompt"),
+        (row | {"layuot": 1}, "prompts.jsonl:1: layuot: Extra inputs"),
         (row | {"prompt": " "}, "the prompt is empty"),
         (row | {"panel_captions": panels[:1]}, "list of 2"),
         (row | {"relation": "twin"}, "'twin'"),

@@ -72,7 +72,7 @@ def test_the_vae_speaks_the_code() -> None:
     assert 10 * torch.log10(4 / (vae.decode(code.encode(pixels)).sample - pixels).square().mean()) > 25
 
 
-def test_a_given_panel_is_whole_and_one_of_its_sheet() -> None:
+def test_a_given_panel_is_whole_and_one_of_its_grid() -> None:
     given = given_tokens(torch.Generator().manual_seed(0), 200, "2x2").view(200, 2, 4, 2, 4).transpose(2, 3).flatten(3)
     panels = given.flatten(1, 2)
     assert ((panels.sum(-1) == 0) | (panels.sum(-1) == 16)).all()

@@ -87,7 +87,7 @@ def test_there_are_several_wordings() -> None:
     assert len({grammar.panel(rng, subject, context) for _ in range(50)}) > 10
 
 
-def test_sheets_keep_their_relation() -> None:
+def test_grids_keep_their_relation() -> None:
     rng = np.random.default_rng(4)
     same, different, relight = (sample_grids(rng, 20, "2x2", r) for r in ("same", "different", "relight"))
     assert (same.subjects == same.subjects[:, :1]).all()

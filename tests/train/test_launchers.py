@@ -57,10 +57,11 @@ def test_a_run_goes_on_under_any_launcher(spawn, pairs, adapter, tmp_path) -> No
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_sharded_weights_of_two_kinds(spawn, pairs, adapter, tmp_path) -> None:
+def test_sharded_weights_of_two_kinds(spawn, pairs, tmp_path) -> None:
     """A bf16 base below a LoRA in fp32, as FLUX is trained: FSDP2 gathers both, and the loss is DDP's."""
     settings = (
-        f"pairs={pairs}", f"cache_dir={tmp_path / 'cache'}", "batch_size=2", "num_steps=2",
+        "data=dsd_data", f"data.path={pairs / 'pairs'}", "data.num=4", f"cache_dir={tmp_path / 'cache'}",
+        "batch_size=2", "num_steps=2",
         "log_every=1", "device=cpu", "model.dtype=bfloat16", "mixed_precision=bf16",
     )  # fmt: skip
     losses = []

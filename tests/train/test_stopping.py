@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from dsd.errors import UserError
+from dsd.train.checkpoint import TrainState
 from dsd.train.finite import Loss, Losses
+from dsd.train.stopping import Stopping
 
 ONE_RANK_SEES_NAN = """
 import torch
@@ -73,3 +75,13 @@ def test_the_first_bad_step_is_named() -> None:
         losses.add(Loss(step, torch.tensor(value), torch.tensor(value), (step, step + 100), torch.ones(())))
     with pytest.raises(UserError, match=r"the loss of step 3 is inf, of the pairs 3, 103; .* the last checkpoint is"):
         losses.refuse_nan()
+
+
+def test_a_training_leaves_the_handlers_of_signals_as_they_were() -> None:
+    """A program that trains in its own process could not be terminated any more."""
+    before = signal.getsignal(signal.SIGTERM)
+    with Stopping(SimpleNamespace(num_processes=1), TrainState()) as stopping:
+        assert not stopping()
+        signal.raise_signal(signal.SIGTERM)
+        assert stopping.told
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -32,15 +32,21 @@ class Pairs(Protocol):
     @property
     def captions(self) -> list[tuple[str, str]]: ...  # description, instruction
 
-    def canvas(self, rows: Sequence[int]) -> Tensor: ...
-
-    def condition(self, rows: Sequence[int]) -> Tensor: ...
-
-    def negative(self, rows: Sequence[int]) -> Tensor | None:
-        """Canvases with a worse target; None where the pairs have none."""
+    def canvas(self, rows: Sequence[int]) -> Tensor:
+        """Give the latents of [reference | target], (B, L, C)."""
         ...
 
-    def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]: ...
+    def condition(self, rows: Sequence[int]) -> Tensor:
+        """Give the latents of the reference as a condition, (B, L, C)."""
+        ...
+
+    def negative(self, rows: Sequence[int]) -> Tensor | None:
+        """Give the latents of [reference | worse target], (B, L, C); None where the pairs have none."""
+        ...
+
+    def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Give the embeddings of captions, (B, T, D) and (B, P)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,15 +69,15 @@ class CachedPairs:
         return self.table.captions
 
     def canvas(self, rows: Sequence[int]) -> Tensor:
-        return self.cache.canvases[self.bucket_of[rows[0]]].rows([self.table.canvas_key(row) for row in rows])
+        return self.cache.canvases[int(self.bucket_of[rows[0]])].rows([self.table.canvas_key(row) for row in rows])
 
     def condition(self, rows: Sequence[int]) -> Tensor:
-        return self.cache.conditions[self.bucket_of[rows[0]]].rows([self.table.references[row] for row in rows])
+        return self.cache.conditions[int(self.bucket_of[rows[0]])].rows([self.table.references[row] for row in rows])
 
     def negative(self, rows: Sequence[int]) -> Tensor | None:
         if not self.table.negatives[rows[0]]:
             return None
-        return self.cache.canvases[self.bucket_of[rows[0]]].rows([self.table.negative_key(row) for row in rows])
+        return self.cache.canvases[int(self.bucket_of[rows[0]])].rows([self.table.negative_key(row) for row in rows])
 
     def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         return self.cache.text(captions)
@@ -119,7 +125,7 @@ class DirectPairs:
         )
 
     def _size(self, rows: Sequence[int]) -> Size:
-        return self.sizes[self.table.bucket_of[rows[0]]]
+        return self.sizes[int(self.table.bucket_of[rows[0]])]
 
     def _read(self, rows: Sequence[int]) -> list[RawPair]:
         places = [(row, int(self.table.positions[row])) for row in rows]

@@ -1,6 +1,7 @@
 """Read public sets of pairs as their authors published them."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class Subjects200K:
     def block(self, positions: range) -> Iterator[RawPair | Unread]:
         rows = self.rows.select([position // 2 for position in positions])
         for position, row in zip(positions, all_read(rows, self.where), strict=True):
-            yield read_or_reason(lambda row=row, target=position % 2: self._pair(row, target))
+            yield read_or_reason(partial(self._pair, row, position % 2))
 
     def _pair(self, row: dict[str, Any], target: int) -> RawPair:
         found = DiptychRow.model_validate(row)
@@ -115,7 +116,7 @@ class Uno1M:
         labels = sorted(Path(path).glob("labels/*.json"))
         if not labels:
             raise UserError(f"data.path={path}: no labels/*.json there; unpack UNO-1M first")
-        self.images, self.rows = Path(path) / "images", []
+        self.images, self.rows = Path(path) / "images", list[Label | Unread]()
         for file in labels:
             every = read_json(file)
             if not isinstance(every, list):
@@ -123,8 +124,8 @@ class Uno1M:
             read = (label(value, file.name, number) for number, value in enumerate(every))
             self.rows += [row for row in read if kept(row, least_score)]
         if not any(isinstance(row, Label) for row in self.rows):
-            reason = f"; {self.rows[0].reason}" if self.rows else ""
-            raise UserError(f"{path}: no pair with a score of at least {least_score}{reason}")
+            reasons = [f"; {row.reason}" for row in self.rows if isinstance(row, Unread)]
+            raise UserError(f"{path}: no pair with a score of at least {least_score}{''.join(reasons[:1])}")
         self.fingerprint = digest([(file.name, content_of(file)) for file in labels], least_score)
 
     def __len__(self) -> int:
@@ -136,7 +137,7 @@ class Uno1M:
             if isinstance(row, Unread):
                 yield row
             else:
-                yield read_or_reason(lambda row=row, target=1 - position % 2: self._pair(row, target))
+                yield read_or_reason(partial(self._pair, row, 1 - position % 2))
 
     def _pair(self, row: Label, target: int) -> RawPair:
         files = [regular_file(self.images / name) for name in (row.img_path1, row.img_path2)]

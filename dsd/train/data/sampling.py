@@ -99,8 +99,11 @@ def epoch_order(counts: tuple[int, ...], seed: int, batch_size: int, epoch: int)
     whole batches, the last one filled up from the size's beginning; then the batches are shuffled.
     """
     generator, starts = generator_at(seed, 0, epoch), np.cumsum([0, *counts])
-    shuffled = [start + torch.randperm(count, generator=generator).numpy() for start, count in zip(starts, counts)]
+    shuffled: list[np.ndarray] = [
+        start + torch.randperm(count, generator=generator).numpy() for start, count in zip(starts, counts)
+    ]
     if len(shuffled) == 1:
         return shuffled[0]
     batches = np.concatenate([np.resize(part, (-(-len(part) // batch_size), batch_size)) for part in shuffled])
-    return batches[torch.randperm(len(batches), generator=generator).numpy()].reshape(-1)
+    order: np.ndarray = batches[torch.randperm(len(batches), generator=generator).numpy()].reshape(-1)
+    return order

@@ -9,7 +9,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -134,7 +134,7 @@ class Columns:
 
     def block(self, positions: range) -> Iterator[RawPair | Unread]:
         for row in all_read(self._rows(positions), self.where):
-            yield read_or_reason(lambda row=row: self._pair(row))
+            yield read_or_reason(partial(self._pair, row))
 
     def _pair(self, row: dict[str, Any]) -> RawPair:
         parts = zip(("target", "reference", "caption", "instruction"), self.names, strict=True)
@@ -195,7 +195,7 @@ class Preferences:
         for position in positions:
             number, place = self.known[position]
             (pair,) = self.pairs.block(range(number, number + 1))
-            yield pair if isinstance(pair, Unread) else read_or_reason(lambda p=pair, n=place: self._with(p, n))
+            yield pair if isinstance(pair, Unread) else read_or_reason(partial(self._with, pair, place))
 
     def _with(self, pair: RawPair, place: int) -> RawPair:
         cell = self.negatives[place]["image"]

@@ -144,7 +144,8 @@ def nearest(sizes: Sequence[Size], pictures: Sequence[Size]) -> np.ndarray:
     """Find, for each picture, the size with the nearest proportions: (N,) indices into `sizes`."""
     proportions = np.log([height / width for height, width in sizes])
     shapes = np.log([height / width for height, width in pictures]) if pictures else np.zeros(0)
-    return np.abs(shapes[:, None] - proportions[None]).argmin(axis=1)
+    places: np.ndarray = np.abs(shapes[:, None] - proportions[None]).argmin(axis=1)
+    return places
 
 
 def left_out(faults: Sequence[tuple[int, str]], shown: int = 3) -> str:
