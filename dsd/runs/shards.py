@@ -119,7 +119,8 @@ def write_shard_in_parts(
     with atomic(shard.path) as temporary:
         with pq.ParquetWriter(temporary, features.arrow_schema, write_page_checksum=True) as writer:
             for path in parts:
-                writer.write_table(pq.read_table(path))
+                if pq.read_metadata(path).num_rows:  # a first row group without rows would be unreadable
+                    writer.write_table(pq.read_table(path))
         _write_failures(shard.path, failures)
         reasons = Counter(failure["reason"] for failure in failures)
         _write_stats(shard.path, temporary, stats["rows"], reasons, stats["seconds"])
@@ -141,12 +142,12 @@ def read_shards(input_dir: str | Path, name: str, columns: list[str] | None = No
         raise UserError(f"{folder}: {problem}; run the stage that makes it again")
     paths = [path for path, _, _ in found]
     try:
-        num_rows = sum(pq.read_metadata(path).num_rows for path in paths)
-        if num_rows == 0:  # `from_parquet` refuses a split without rows
+        filled = [path for path in paths if pq.read_metadata(path).num_rows]
+        if not filled:  # `from_parquet` refuses a split without rows, and a first file without rows
             schema = pq.read_schema(paths[0])
             empty = Dataset(schema.empty_table())
             return empty if columns is None else empty.select_columns(columns)
-        return Dataset.from_parquet([str(path) for path in paths], columns=columns)
+        return Dataset.from_parquet([str(path) for path in filled], columns=columns, batch_size=ROWS_PER_GROUP)
     except (pa.ArrowException, OSError, DatasetGenerationError) as error:
         raise UserError(_damaged(paths) or f"{folder}: shards {name!r} cannot be read: {error}") from error
 

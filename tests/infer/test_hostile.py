@@ -186,8 +186,8 @@ def test_a_transformer_that_returns_nan_draws_nothing(refused, adapter, tmp_path
     made = getattr(methods, "Student" if method == "student" else "TextOnly")
     original = made.__init__
 
-    def damaged(self, *arguments: object) -> None:
-        original(self, *arguments)
+    def damaged(self, parts, name: str, takes_adapter: bool) -> None:
+        original(self, parts, name, takes_adapter)
         with torch.no_grad():
             self.pipeline.transformer.proj_out.bias.fill_(float("nan"))
 

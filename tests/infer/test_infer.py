@@ -167,7 +167,7 @@ def test_bad_input_is_one_line(refused, run, adapter, tmp_path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     assert "text.png: not a readable picture" in ask(image=tmp_path / "text.png")
     (tmp_path / "cut.safetensors").write_bytes((adapter / "adapter.safetensors").read_bytes()[:1000])
-    assert "not a whole adapter file" in ask(adapter=tmp_path / "cut.safetensors")
+    assert "not a whole safetensors file" in ask(adapter=tmp_path / "cut.safetensors")
     base = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
     assert "another base" in ask(**{"model.path": base})
     assert "is no picture format; end the name with .png" in ask(output=tmp_path / "a.xyz")
@@ -181,16 +181,16 @@ def test_bad_input_is_one_line(refused, run, adapter, tmp_path) -> None:
     assert "vlm=gemini needs GEMINI_API_KEY" in ask(vlm="gemini")
     assert "seed=-1: at least 0" in ask(seed=-1)
     assert "batch_size=0: at least 1" in ask(batch_size=0)
-    assert "no such LoRA file" in ask(style_loras=f"[{tmp_path}/ink.safetensors:0.5]")
+    assert "ink.safetensors: no such file" in ask(style_loras=f"[{tmp_path}/ink.safetensors:0.5]")
     assert "settings.height=50" in ask(**{"settings.height": 50})
     assert "settings.text_guidance_scale=nan: a finite number" in ask(**{"settings.text_guidance_scale": "nan"})
     assert not (tmp_path / "out").exists()
 
     lines = tmp_path / "jobs.jsonl"
     for line, words in (
-        ('{"reference": "a.png", "prompt": "beach", "sead": 1}', "unknown field sead"),
+        ('{"reference": "a.png", "prompt": "beach", "sead": 1}', "sead: Extra inputs are not permitted"),
         ('{"reference": "a.png", "prompt": " "}', "the prompt is empty"),
-        ('{"reference": "a.png"', "jobs.jsonl:1: not a job"),
+        ('{"reference": "a.png"', "jobs.jsonl:1: Invalid JSON"),
     ):
         lines.write_text(line + "\n")
         assert words in refused(

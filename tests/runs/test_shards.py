@@ -159,10 +159,12 @@ def test_empty_shards_are_legal(tmp_path: Path) -> None:
     assert empty.features == features(Pair)
 
 
-def test_one_empty_shard_among_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("empty", "left"), [(0, range(4, 10)), (1, [0, 1, 2, 3, 8, 9]), (2, range(8))])
+def test_one_empty_shard_among_others(tmp_path: Path, empty: int, left: Iterable[int]) -> None:
+    """Every row of a shard may have failed, also of the first one."""
     for shard in pending_shards(tmp_path, "grids", NUM_ITEMS, ROWS):
-        write_shard(shard, grids(shard.start, shard.stop) if shard.index != 1 else [], features(Grid))
-    assert read_shards(tmp_path, "grids", columns=["index"])["index"][:] == [0, 1, 2, 3, 8, 9]
+        write_shard(shard, grids(shard.start, shard.stop) if shard.index != empty else [], features(Grid))
+    assert read_shards(tmp_path, "grids", columns=["index"])["index"][:] == list(left)
 
 
 @pytest.mark.parametrize("cut", [slice(0, 0), slice(0, -50), slice(0, 1000)])
@@ -240,3 +242,12 @@ def test_one_part_is_written_while_the_next_is_made(tmp_path: Path, monkeypatch)
     write_shard_in_parts(shard, parts_from, features(Grid))
     assert made == [0, 2, 4, 4]
     assert read_shards(tmp_path, "grids")["index"] == list(range(6))
+
+
+def test_a_first_part_without_rows(tmp_path: Path) -> None:
+    """The first batch of jobs may fail as a whole; `datasets` cannot read a first row group without rows."""
+    (shard,) = pending_shards(tmp_path, "grids", 4, 4)
+    parts = [(2, [Failure({"index": i}, "no") for i in range(2)]), (4, list(grids(2, 4)))]
+    write_shard_in_parts(shard, lambda start: iter(parts), features(Grid))
+    assert read_shards(tmp_path, "grids")["index"][:] == [2, 3]
+    assert [row["index"] for row in read_failures(tmp_path, "grids")] == [0, 1]
