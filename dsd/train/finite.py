@@ -1,5 +1,6 @@
 """Refuse a loss or gradient that is no number, on all ranks after the same step, without a wait for every step."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from dsd.errors import UserError
+from dsd.train.lost import LATER
 
 SHOWN = 16  # pairs in a message
 
@@ -63,6 +65,7 @@ class Losses:
 
     def _end(self, what: str) -> None:
         if not self.accelerator.is_main_process:
+            time.sleep(LATER)  # torchrun ends the main rank when another one has ended
             raise SystemExit(2)
         raise UserError(
             f"{what}; nothing of that step was kept: the last checkpoint is good. Lower learning_rate=, or look at "

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -228,3 +230,93 @@ def test_what_a_step_costs_at_flux_shape() -> None:
     student = build_student(transformer, 512, 512, "all_linear")
     assert sum(p.numel() for p in trainable_parameters(student).values()) / 1e9 == pytest.approx(2.09, abs=0.01)
     assert lora_step_flops(student, 2048, 512) / 1e12 == pytest.approx(103.6, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("warmup_steps=-1", "warmup_steps=-1: at least 0 is needed"),
+        ("ema_half_life=0", "ema_half_life=0.0: more than 0 is needed"),
+        ("ema_half_life=nan", "ema_half_life=nan: a finite number is needed"),
+        ("max_grad_norm=0", "max_grad_norm=0.0: more than 0 is needed"),
+        ("max_grad_norm=inf", "max_grad_norm=inf: a finite number is needed"),
+        ("learning_rate=nan", "learning_rate=nan: a finite number is needed"),
+        ("decay=1.5", "decay=1.5: at most 1 is allowed"),
+        ("text_dropout=-0.1", "text_dropout=-0.1: at least 0 is needed"),
+        ("condition_dropout=nan", "condition_dropout=nan: a finite number is needed"),
+        ("guidance_scale=-1", "guidance_scale=-1.0: at least 0 is needed"),
+        ("keep_checkpoints=0", "keep_checkpoints=0: at least 1 is needed"),
+        ("timeout_minutes=0", "timeout_minutes=0.0: more than 0 is needed"),
+        ("activation_gb=-1", "activation_gb=-1.0: at least 0 is needed"),
+        ("lora.alpha=0", "lora.alpha=0.0: more than 0 is needed"),
+        ("buckets=[[512]]", "buckets: [512] is no [height, width] of positive multiples of 16 pixels"),
+        ("buckets=[[512,500]]", "buckets: [512, 500] is no [height, width]"),
+        ("buckets=[[0,16]]", "buckets=0: at least 1 is needed"),
+        ("sigmas.shift=0", "sigmas.shift=0: more than 0 is needed"),
+        ("sigmas.shift=nan", "sigmas.shift=nan: a finite number is needed"),
+        ("sigmas.shift=far", "sigmas.shift=far: a number is needed"),
+        ("sigmas.std=-1", "sigmas.std=-1: at least 0 is needed"),
+        ("sigmas.mean=true", "sigmas.mean=True: a number is needed"),
+        ("optimizer.weight_decay=-1", "optimizer.weight_decay=-1: at least 0 is needed"),
+        ("objective=sfo objective.beta=0", "objective.beta=0: more than 0 is needed"),
+        ("data=dsd_data data.num=0", "data.num=0: at least 1 is needed"),
+        ("validation=toybox validation.every=0", "validation.every=0: at least 1 is needed"),
+        ("validation=toybox validation.artist.batch_size=0", "validation.artist.batch_size=0: at least 1 is needed"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(refused, tmp_path, override, words) -> None:
+    assert words in refused("train", *override.split(" "), f"pairs={tmp_path}", f"output_dir={tmp_path / 'out'}")
+
+
+def test_what_a_training_read_is_known_by_content(run, refused, pairs, adapter, tmp_path) -> None:
+    """Pairs that were moved are the same, and pairs that were edited are others, whatever their path."""
+    settings = ("num_steps=4", "batch_size=4", "log_every=2", "learning_rate=1e-3", "device=cpu")
+    moved = shutil.copytree(pairs, tmp_path / "moved")
+    assert "done already" in run("train", f"pairs={moved}", f"output_dir={adapter}", *settings)
+    (shard, *_) = sorted((moved / "pairs").glob("*.parquet"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    said = refused("train", f"pairs={moved}", f"output_dir={adapter}", *settings)
+    assert "belongs to another config (inputs.pairs: " in said
+    said = refused("train", f"pairs={pairs}", f"output_dir={adapter}", f"init_adapter={adapter}", *settings)
+    assert "inputs.init_adapter: absent there, " in said
+
+
+def test_broken_pairs_are_left_out_of_a_training(run, refused, settings, tmp_path) -> None:
+    """data=dsd_data with a null image and a missing file ended in a traceback."""
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    good = {"image": str(tmp_path / "a.png"), "conditioning": str(tmp_path / "a.png"), "caption": "a critter"}
+    rows = [good, {**good, "image": None}, {**good, "conditioning": "/nowhere.png"}, {**good, "caption": None}, good]
+    ours = ("data=dsd_data", f"data.path={tmp_path / 'a.jsonl'}", "num_steps=1", f"cache_dir={tmp_path / 'cache'}")
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = run("train", *settings, *ours, f"output_dir={tmp_path / 'out'}")
+    assert "3 pairs are left out, such as number 1: no target picture; number 2: /nowhere.png: no such file" in said
+    assert (
+        read_manifest(tmp_path / "out", "train")["counts"] | {"pairs": 2, "left_out": 3}
+        == read_manifest(tmp_path / "out", "train")["counts"]
+    )
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows[1:4]))
+    assert "none of its 3 pairs can be read; pair 0: no target picture" in refused(
+        "train", *settings, *ours, f"output_dir={tmp_path / 'none'}"
+    )
+
+
+@pytest.mark.process
+def test_two_trainings_do_not_share_a_folder(refused, spawn, pairs, adapter, tmp_path) -> None:
+    """The second one doubled every line of metrics.jsonl."""
+    settings = (
+        f"pairs={pairs}", f"cache_dir={adapter / 'cache'}", "batch_size=4", "log_every=1", "device=cpu",
+        "num_steps=1000", f"output_dir={tmp_path}",
+    )  # fmt: skip
+    first = spawn("-m", "dsd.train", *settings, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "metrics.jsonl").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    said = refused("train", *settings)
+    assert f"process {first.pid} on " in said
+    assert "is at work here (dsd-train); wait for it" in said
+    first.terminate()
+    assert first.wait() == 0
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert steps == list(range(1, len(steps) + 1))

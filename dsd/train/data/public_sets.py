@@ -116,7 +116,7 @@ class Uno1M:
         labels = sorted(Path(path).glob("labels/*.json"))
         if not labels:
             raise UserError(f"data.path={path}: no labels/*.json there; unpack UNO-1M first")
-        self.images, self.rows = Path(path) / "images", []
+        self.images, self.rows = Path(path) / "images", list[Label | Unread]()
         for file in labels:
             every = read_json(file)
             if not isinstance(every, list):
@@ -124,9 +124,8 @@ class Uno1M:
             read = (label(value, file.name, number) for number, value in enumerate(every))
             self.rows += [row for row in read if kept(row, least_score)]
         if not any(isinstance(row, Label) for row in self.rows):
-            reasons = [row.reason for row in self.rows if isinstance(row, Unread)]
-            reason = f"; {reasons[0]}" if reasons else ""
-            raise UserError(f"{path}: no pair with a score of at least {least_score}{reason}")
+            reasons = [f"; {row.reason}" for row in self.rows if isinstance(row, Unread)]
+            raise UserError(f"{path}: no pair with a score of at least {least_score}{''.join(reasons[:1])}")
         self.fingerprint = digest([(file.name, content_of(file)) for file in labels], least_score)
 
     def __len__(self) -> int:

@@ -52,7 +52,7 @@ class Store:
                 about = Segment.model_validate_json(read_text(file))
                 rows = list(enumerate(zip(about.keys, about.checksums, strict=True)))
                 self.segments[file.stem] = self._open(file.with_suffix(".npy"), len(rows))
-            except (UserError, OSError, ValueError) as error:  # also pydantic's
+            except (UserError, EOFError, OSError, ValueError) as error:  # also pydantic's
                 reason = first_problem(error) if isinstance(error, ValidationError) else error
                 log.warning("train: %s: damaged (%s); what it held is encoded again", file, reason)
                 continue
