@@ -32,7 +32,8 @@ def without_near_duplicates(texts: Sequence[str], threshold: float) -> list[str]
     """
     from datasketch import MinHash, MinHashLSH
 
-    index, seen, kept = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS), set(), []
+    index, kept = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS), list[str]()
+    seen = set[tuple[int, bytes]]()
     of_texts = [tokens(text) for text in texts]
     distinct = list(frozenset().union(*of_texts))
     sketches = MinHash.generator(([word.encode()] for word in distinct), num_perm=PERMUTATIONS)

@@ -187,7 +187,8 @@ def test_a_prompt_that_is_not_answered_is_asked_for_by_the_next_run(run, refused
     ("name", "data"),
     [
         ("c.txt", "caf\u00e9".encode("latin-1")), ("c.txt", "a fox".encode("utf-16")), ("c.txt", b"\n"),
-        ("c.txt", None), ("pipe", None), ("c.jsonl", b"[1, 2]\n[3]"), ("c.jsonl", b'{"caption": 3}'), ("c.jsonl", b'{"caption": ["a"]}'),
+        ("c.txt", None), ("pipe", None), ("c.jsonl", b"[1, 2]\n[3]"), ("c.jsonl", b'{"caption": 3}'),
+        ("c.jsonl", b'{"caption": ["a"]}'),
         ("c.jsonl", b"null"), ("c.jsonl", b"{"), ("c.jsonl", b'{"caption": "caf\xe9"}'), ("c.json", b'[["a"]]'),
         ("c.json", b"[" * 100_000), ("c.parquet", b"PAR1" * 100), ("c.parquet", None),
     ],
