@@ -17,6 +17,7 @@ _BAD_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|Error 
 
 # By message: Arrow, torch and safetensors do not keep the error number.
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # could steer a terminal
 _MEMORY = re.compile("can't allocate memory|out of memory|Unable to allocate|malloc of size", re.IGNORECASE)
 _REMEDY = {
     errno.ENOSPC: "free some space and run the same command again",
@@ -35,6 +36,11 @@ def explain(error: BaseException, output_dir: str = "", experiments: Sequence[st
 
     `output_dir` is named when a full disk's error does not say where. `experiments` are those of the stage.
     """
+    line = _line(error, output_dir, experiments)
+    return None if line is None else _CONTROL.sub("?", " ".join(line.split()))
+
+
+def _line(error: BaseException, output_dir: str, experiments: Sequence[str]) -> str | None:
     for cause in _chain(error):
         if isinstance(cause, UserError):
             return _flat(cause)

@@ -54,3 +54,13 @@ def test_a_full_disk_by_number_or_by_words() -> None:
 def test_a_closed_folder() -> None:
     error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/root/x")
     assert explain(error) == "/root/x: Permission denied; choose another folder or change its permissions"
+
+
+def test_a_line_is_one_line_that_steers_no_terminal() -> None:
+    assert explain(UserError("a\nb\x1b[31m\x9b c")) == "a b?[31m? c"
+
+
+def test_too_little_memory_is_one_line() -> None:
+    assert "not enough memory" in explain(MemoryError())
+    assert "not enough memory" in explain(RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"))
+    assert explain(RuntimeError("shapes do not match")) is None
