@@ -47,7 +47,7 @@ class DrawingSettings:
         "passes as one batch; null: what speed= needs; changes pictures by rounding alone", changes_results=False
     )
     fit: Fit = setting("of references into the panel: crop, pad or stretch")
-    max_sequence_length: int = setting("text tokens that the model reads", least=1)
+    max_sequence_length: int = setting("text tokens that the model reads", least=1, most=4096)
 
 
 @dataclass

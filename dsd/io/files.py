@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -38,17 +38,21 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def refuse_unwritable(path: str | Path) -> None:
-    """Make the folder of a file that will be written later, and try to write there: fail before the work.
+    """Try to write where a file will be written later, and leave no trace: fail before the work.
 
     OSError where the disk is full or read-only, the name too long or the folder closed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    absent = [folder for folder in path.parents if not folder.exists()]
     probe = path.with_name(f".tmp-{uuid4().hex[:8]}-{path.name}")  # a name as long as `atomic` makes
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"\0")
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):  # the error of the attempt is the one to tell
+            probe.unlink(missing_ok=True)
+            for folder in absent:
+                folder.rmdir()
 
 
 def remove_stale(path: Path) -> None:

@@ -28,6 +28,6 @@ class ModelSettings:
     dtype: str = setting("of the weights: float32, bfloat16 or float16")
     panel_height: int = setting("of a panel, in pixels", least=16, most=16384)
     panel_width: int = setting("of a panel, in pixels", least=16, most=16384)
-    max_sequence_length: int = setting("text tokens that the model reads", least=1)
+    max_sequence_length: int = setting("text tokens that the model reads", least=1, most=4096)
     num_inference_steps: int = setting("sampling steps", least=1)
     guidance_scale: float = setting("distilled guidance", least=-1e6, most=1e6)

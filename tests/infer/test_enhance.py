@@ -14,7 +14,7 @@ from dsd.errors import UserError
 from dsd.infer.enhance import Enhancer
 from dsd.runs.command import CONFIG_DIR
 
-WORDING = OmegaConf.load(Path(CONFIG_DIR) / "enhance" / "two_calls.yaml")
+WORDING = OmegaConf.load(Path(CONFIG_DIR) / "infer.yaml").enhance
 RED, BLUE = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 32), "blue")
 
 
