@@ -10,6 +10,7 @@ from torch import Tensor
 from dsd.train.data.batch import Batch
 from dsd.train.data.sampling import Sampling
 from dsd.train.finite import Loss
+from dsd.train.lost import Watch
 from dsd.train.trainee import Trainee, whole_norm
 
 Objective = Callable[[Batch], Tensor]  # loss of each sample, (B,)
@@ -37,11 +38,12 @@ class Plan:
 
 def train(
     trainee: Trainee, objective: Objective, sampling: Sampling, plan: Plan, hooks: Sequence[Hook],
-    stopping: Callable[[], bool],
+    stopping: Callable[[], bool], watch: Watch,
 ) -> None:  # fmt: skip
     """Train from the trainee's step to the last one, or until `stopping()`."""
     while trainee.state.step < plan.num_steps and not stopping():
-        metrics = take_step(trainee, objective, sampling, plan)
+        with watch:
+            metrics = take_step(trainee, objective, sampling, plan)
         for hook in hooks:
             hook(trainee, metrics)
 

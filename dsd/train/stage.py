@@ -30,7 +30,7 @@ from dsd.train.data.sources import PairSource
 from dsd.train.hooks import Checkpoint, Ema, Log
 from dsd.train.launchers import Launcher, refuse_alone
 from dsd.train.loop import Hook, Objective, Plan, train
-from dsd.train.lost import one_line_when_lost
+from dsd.train.lost import Watch, one_line_when_lost
 from dsd.train.optimizers import refuse_optimizer
 from dsd.train.settings import NEEDS_GPU, Cached, Mode, Trainable, adapter_file
 from dsd.train.stopping import Stopping
@@ -178,7 +178,7 @@ def take_steps(
         progress(plan.num_steps, "train", "step", initial=state.step, shown=on_main) as bar,
     ):
         hooks = hooks_of(cfg, trainee, plan, bar, validation, stopping)
-        train(trainee, objective, sampling, plan, hooks, stopping)
+        train(trainee, objective, sampling, plan, hooks, stopping, Watch(trainee.output_dir, cfg.timeout_minutes))
     if state.step < plan.num_steps:
         log.info("train: told to stop; step %d is saved, run the same command to go on", state.step)
     else:
