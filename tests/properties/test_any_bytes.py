@@ -19,8 +19,9 @@ from PIL import Image
 
 from dsd.errors import UserError
 from dsd.infer.output import free_name
+from dsd.io.pictures import FORMATS, read_picture
 from dsd.models.adapter_file import read_adapter
-from dsd.pipeline.jobs import FORMATS, JobList, content_of, jsonl_jobs, read_picture
+from dsd.pipeline.jobs import JobList, content_of, jsonl_jobs
 from dsd.runs.identity import read_config
 from dsd.runs.manifest import read_manifest
 from dsd.runs.redaction import redact
