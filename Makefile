@@ -9,7 +9,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-smoke study test test-fast test-old test-slurm check docs format clean
+.PHONY: help setup demo demo-smoke study test test-fast test-long test-old test-slurm check docs format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,10 +45,13 @@ test: $(STAMP)  ## the tests, JOBS=2 at a time
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 test-fast: $(STAMP)  ## for work in progress: the tests that start no process and train nothing
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not process and not slurm"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not process and not slurm and not long"
 
 test-old: $(STAMP)  ## the pipeline's tests against the oldest libraries that pyproject.toml allows
 	@$(WITH_VENV) bash scripts/test_old_libraries.sh
+
+test-long: $(STAMP)  ## the tests that take minutes each: a soak of a provider, lost ranks under every launcher
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long
 
 test-slurm: $(STAMP)  ## the job scripts on a Slurm of this one machine (root; slurmctld, slurmd, munge, slurm-client)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slurm tests/scripts/test_slurm.py

@@ -113,7 +113,7 @@ FAULTS = [  # each of 5 % of the calls
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("num_grids", "kills"), [(9, 2), pytest.param(92, 6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("num_grids", "kills"), [(9, 2), pytest.param(92, 6, marks=pytest.mark.long)])
 def test_soak(run, start, tmp_path, num_grids, kills) -> None:
     """22 calls a grid, half of them faulty, killed at random moments: nothing is lost, doubled or paid twice."""
     run("data_gen", "teacher=oracle", f"num_grids={num_grids}", f"output_dir={tmp_path / 'grids'}")

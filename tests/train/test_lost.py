@@ -14,7 +14,7 @@ STEPS = 9
 WAYS = [
     pytest.param("ddp", signal.SIGKILL),
     *(
-        pytest.param(launcher, number, marks=pytest.mark.slow)
+        pytest.param(launcher, number, marks=pytest.mark.long)
         for launcher in ("ddp", "zero2", "fsdp2")
         for number in (signal.SIGKILL, signal.SIGSTOP)
         if (launcher, number) != ("ddp", signal.SIGKILL)
