@@ -16,6 +16,7 @@ from dsd.runs.shards import Failure, Shard
 
 log = logging.getLogger(__name__)
 Enhance = Callable[[Image.Image, str], str]  # reference, the user's prompt -> the prompt that is drawn
+Ready = tuple[int, Job, list[Image.Image], int]  # position, job, its references, seed
 Part = tuple[int, list[Result | Failure]]  # the position after its last job, and what became of its jobs
 
 
@@ -42,21 +43,21 @@ class Drawer:
     def batch(self, positions: range) -> list[Result | Failure]:
         """Draw the jobs at consecutive positions."""
         rows: dict[int, Result | Failure] = {}
-        ready: list[tuple[int, Job, Image.Image, int]] = []
+        ready: list[Ready] = []
         for position in positions:
             try:
                 job = self.jobs[position]
-                picture = job.picture()
-                job = replace(job, prompt=self.enhance(picture, job.prompt))
+                pictures = job.pictures()
+                job = replace(job, prompt=self.enhance(pictures[0], job.prompt))
                 seed = seed_at(self.seed, position) if job.seed is None else job.seed
-                ready.append((position, job, picture, seed))
+                ready.append((position, job, pictures, seed))
             except UserError as error:
                 rows[position] = self.failure(self.jobs[position], error)
         if ready:
             rows |= self.drawn(ready)
         return [rows[position] for position in positions]
 
-    def drawn(self, ready: list[tuple[int, Job, Image.Image, int]]) -> dict[int, Result | Failure]:
+    def drawn(self, ready: list[Ready]) -> dict[int, Result | Failure]:
         """Draw jobs whose references could be read, by position."""
         try:
             pictures = self.method([r[2] for r in ready], [r[1].prompt for r in ready], [r[3] for r in ready])
@@ -66,8 +67,8 @@ class Drawer:
             ((position, job, _, _),) = ready
             return {position: self.failure(job, error)}
         return {
-            position: Result(job.name, picture, reference, job.prompt, seed, self.name, job.truth, self.config_hash)
-            for (position, job, reference, seed), picture in zip(ready, pictures, strict=True)
+            position: Result(job.name, picture, references[0], job.prompt, seed, self.name, job.truth, self.config_hash)
+            for (position, job, references, seed), picture in zip(ready, pictures, strict=True)
         }
 
     @staticmethod

@@ -17,14 +17,16 @@ from dsd.models.loading import load_pipeline
 from dsd.models.speed import Speed
 from dsd.pipeline.pipeline import DSDPipeline
 
+References = list[Image.Image]  # of one picture
+
 
 class Method(Protocol):
     """Draws pictures. A picture never depends on the others of its batch."""
 
     def __call__(
-        self, references: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
+        self, references: Sequence[References], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        """Draw a picture for every reference, prompt and seed."""
+        """Draw a picture for every job's references, prompt and seed."""
         ...
 
 
@@ -55,15 +57,17 @@ class Student:
             fuse=speed.fuse, dtype=parts.dtype,
         )  # fmt: skip
         self.pipeline.precompute = speed.precompute
+        self.pipeline.remember = True
         self.pipeline.guidance_batching = not self.one_by_one  # a step cache has one context a pass
         parts.prepare(self.pipeline)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def __call__(
-        self, references: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
+        self, references: Sequence[References], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
         """Draw every reference's subject as its prompt says."""
-        if self.one_by_one and len(prompts) > 1:  # a step cache compares whole batches
+        alike = len({len(some) for some in references}) == 1  # a call takes equally many references for each picture
+        if len(prompts) > 1 and (self.one_by_one or not alike):  # a step cache compares whole batches
             jobs = zip(references, prompts, seeds, strict=True)
             return [picture for reference, prompt, seed in jobs for picture in self([reference], [prompt], [seed])]
         generators = [generator_at(seed) for seed in seeds]
@@ -96,7 +100,7 @@ class TextOnly:
 
     @torch.inference_mode()
     def __call__(
-        self, references: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
+        self, references: Sequence[References], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
         """Draw the prompts."""
         generators = [generator_at(seed) for seed in seeds]
@@ -120,9 +124,9 @@ class CopyPaste:
         self.size = parts.settings["height"], parts.settings["width"], parts.settings["fit"]
 
     def __call__(
-        self, references: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
+        self, references: Sequence[References], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        """Fit the references into the panel."""
+        """Fit the first references into the panel."""
         height, width, fit = self.size
-        pixels = [to_pixels(image, height, width, fit) / 2 + 0.5 for image in references]
+        pixels = [to_pixels(some[0], height, width, fit) / 2 + 0.5 for some in references]
         return [to_pil_image((panel * 255).round().byte()) for panel in pixels]

@@ -5,11 +5,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, ListConfig
 
 from dsd.errors import UserError
 from dsd.io.files import resolve
-from dsd.models.settings import GGUF_KINDS, ModelSettings, Quantization
+from dsd.models.settings import GGUF_KINDS, MOST_REFERENCES, ModelSettings, Quantization
 from dsd.runs.settings import ShardSettings, check_path, setting
 
 
@@ -67,7 +67,7 @@ class InferSettings(ShardSettings):
         "dsd-infer adapter=outputs/demo/train jobs=folder jobs.path=references output_dir=outputs/drawn",
         "dsd-infer -m image=a.png prompt=beach adapter=outputs/train settings.image_guidance_scale=1,1.5,2",
     )
-    image: str | None = setting("one reference", None)
+    image: Any = setting("a reference; for a student with reference tokens also several: [a.png,b.png]", None)
     prompt: str | None = setting("what to draw of it", None)
     output: str | None = setting("file of the one picture; null: a name in output_dir", None, changes_results=False)
     adapter: str | None = setting("folder of dsd-train, or its adapter.safetensors", None, changes_results=False)
@@ -133,6 +133,16 @@ class InferSettings(ShardSettings):
                 raise UserError(f"{path}: no such adapter; train one with dsd-train, or give adapter=its/folder")
 
 
+def images_of(image: Any) -> list[str]:
+    """List the references of one picture. UserError where it is no name, or no list of few."""
+    images = list(image) if isinstance(image, ListConfig | list) else [image]
+    if not all(isinstance(one, str) and one for one in images):
+        raise UserError(f"image={image}: give the file of a picture, or several as [a.png,b.png]")
+    if not 0 < len(images) <= MOST_REFERENCES:
+        raise UserError(f"image: {len(images)} references; a picture takes 1 to {MOST_REFERENCES}")
+    return images
+
+
 def check_sources(cfg: DictConfig) -> None:
     """Refuse a run without a picture and a prompt, or without jobs."""
     if cfg.jobs:
@@ -141,7 +151,8 @@ def check_sources(cfg: DictConfig) -> None:
         raise UserError("nothing to draw: give image=reference.png prompt='...', or jobs=folder|jsonl|parquet|toybox")
     if not cfg.prompt.strip():
         raise UserError("prompt is empty; say what to draw")
-    if not Path(cfg.image).is_file():
-        raise UserError(f"image={cfg.image}: no such picture")
+    for image in images_of(cfg.image):
+        if not Path(image).is_file():
+            raise UserError(f"image={image}: no such picture")
     if cfg.lora_weights is not None:
         check_path("lora_weights", cfg.lora_weights, "file")

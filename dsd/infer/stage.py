@@ -14,6 +14,7 @@ from dsd.infer.draw import Drawer, Enhance
 from dsd.infer.enhance import Enhancer
 from dsd.infer.methods import Method, Parts, weighted
 from dsd.infer.output import overview, save_pictures
+from dsd.infer.settings import images_of
 from dsd.io.files import refuse_unwritable, resolve
 from dsd.io.pictures import picture_format, read_picture, save_picture
 from dsd.io.records import Result, features
@@ -44,14 +45,14 @@ def run(cfg: DictConfig) -> None:
 
 def draw_one(cfg: DictConfig) -> None:
     """Draw one picture: a PNG that carries its prompt, seed and settings."""
-    reference = read_picture(cfg.image)
+    references = [read_picture(image) for image in images_of(cfg.image)]
     path = Path(cfg.output or Path(cfg.output_dir) / picture_name(cfg))
     picture_format(path)
     if path.is_dir():
         raise UserError(f"output={path} is a folder; end the name with .png")
     refuse_unwritable(path)
-    prompt = make_enhancer(cfg)(reference, cfg.prompt)
-    (picture,) = make_method(cfg, many=False)([reference], [prompt], [cfg.seed])
+    prompt = make_enhancer(cfg)(references[0], cfg.prompt)
+    (picture,) = make_method(cfg, many=False)([references], [prompt], [cfg.seed])
     asked = {"asked": cfg.prompt} if prompt != cfg.prompt else {}
     save_picture(picture, path, prompt, cfg.seed, plain(cfg)["settings"] | asked)
     if in_multirun():  # every job has a folder of its own, which the overview reads
@@ -137,5 +138,6 @@ def adapter_file(path: str) -> Path:
 
 def picture_name(cfg: DictConfig) -> str:
     """Name a picture by its reference's file name and by everything that was asked."""
-    asked = f"{fingerprint(cfg.image)} {cfg.prompt} {cfg.seed} {plain(cfg)['settings']}"
-    return f"{Path(cfg.image).stem}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.png"
+    images = images_of(cfg.image)
+    asked = f"{' '.join(map(fingerprint, images))} {cfg.prompt} {cfg.seed} {plain(cfg)['settings']}"
+    return f"{Path(images[0]).stem}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.png"

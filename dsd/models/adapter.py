@@ -14,7 +14,11 @@ from torch import Tensor, nn
 
 from dsd.errors import UserError
 from dsd.models.adapter_file import lora_modules, read_adapter, refuse_misfit, target_pattern
-from dsd.models.conditional import SplitEmbedder, set_joint_embedder, split
+from dsd.models.conditional import SplitEmbedder, set_joint_embedder
+from dsd.models.families import Family
+from dsd.models.families.flux1 import FAMILY as FLUX1
+from dsd.models.kinds import student_from
+from dsd.models.student import Student
 from dsd.models.tensors import read_tensors, refuse_not_finite
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl")  # a name with such an ending is a file, not a hub id
@@ -22,7 +26,8 @@ NAME = "dsd"  # the LoRA's name within peft, when it is not fused
 
 
 def build_student(
-    transformer: FluxTransformer2DModel,
+    transformer: Any,
+    student: Student,
     rank: int,
     alpha: float,
     targets: str = "attention",
@@ -30,7 +35,7 @@ def build_student(
     use_dora: bool = False,
     seed: int = 0,
     init: str | Path | None = None,
-) -> FluxTransformer2DModel:
+) -> Any:
     """Make a base transformer trainable as a student, in place: base frozen, LoRA added, condition embedder trained.
 
     At step 0 it computes what the base computes: LoRA's B and the condition embedder begin at zero. Rank 0 means no
@@ -41,22 +46,22 @@ def build_student(
         load_adapter(transformer, init, fuse=True)
         transformer.requires_grad_(rank == 0)
     else:
-        split(transformer)
+        student.prepare(transformer)
     if rank == 0:
         return transformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pattern = target_pattern(targets)
+        pattern = target_pattern(student.family, targets)
         number = cast(int, alpha)  # peft multiplies by it, so that it need not be whole
         transformer.add_adapter(
             LoraConfig(r=rank, lora_alpha=number, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
         )
-    if init is None:
-        transformer.x_embedder.c_embedder.requires_grad_(True)
+    if isinstance(embedder := getattr(transformer, "x_embedder", None), SplitEmbedder):
+        embedder.c_embedder.requires_grad_(True)
     return transformer
 
 
-def trainable_parameters(transformer: FluxTransformer2DModel) -> dict[str, nn.Parameter]:
+def trainable_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
     """List what is trained by name: LoRA and condition embedder, or everything."""
     return {name: p for name, p in transformer.named_parameters() if p.requires_grad}
 
@@ -102,21 +107,28 @@ def scale_of(lora: Mapping[str, Any]) -> float:
     return scale
 
 
-def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bool = True) -> dict[str, Any]:
-    """Make a base transformer conditional, in place; return the file's metadata.
+def load_adapter(
+    transformer: Any, path: str | Path, fuse: bool = True, family: Family = FLUX1, twin: bool = False
+) -> dict[str, Any]:
+    """Make a base transformer of a family a student, in place; return the file's metadata.
 
     `fuse` merges W + BA once, which is exact to rounding and faster; otherwise the LoRA stays a peft adapter named
-    "dsd". UserError where the adapter was made for another base.
+    "dsd". UserError where the adapter was made for another base. A `twin` is a distilled model of the base's shape.
     """
     state, metadata = read_adapter(path)
-    here, there = fingerprint(transformer), metadata["base"]["fingerprint"]
-    if here != there:
+    about = metadata["student"]
+    if about["family"] != family.name:
+        raise UserError(f"{path}: made for {about['family']}, and the base is {family.name}; give another model=")
+    here, there = fingerprint(transformer, family), metadata["base"]["fingerprint"]
+    if here != there and not twin:
         raise UserError(
             f"{path}: made for another base (its {metadata['base']['path']} has fingerprint {there}, this one {here}); "
             "give the model= that it was trained on"
         )
     refuse_misfit(path, state, metadata, transformer)
-    c_weight, c_bias = state.pop("c_embedder.weight"), state.pop("c_embedder.bias")
+    embedder = [state.pop(name) for name in ("c_embedder.weight", "c_embedder.bias") if name in state]
+    if not embedder:
+        student_from(about).prepare(transformer)
     config = LoraConfig(
         r=metadata["lora"]["rank"],
         lora_alpha=metadata["lora"]["alpha"],
@@ -130,7 +142,8 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, fuse: bo
     if fuse:
         transformer.fuse_lora(adapter_names=[NAME])
         transformer.unload_lora()
-    set_joint_embedder(transformer, transformer.x_embedder, c_weight, c_bias)
+    if embedder:
+        set_joint_embedder(transformer, transformer.x_embedder, *embedder)
     return metadata
 
 
@@ -186,19 +199,15 @@ def _first_line(error: Exception) -> str:
     return next((line for line in lines if "size mismatch" in line), lines[0] if lines else repr(error))[:200]
 
 
-def describe(transformer: FluxTransformer2DModel, path: str) -> dict[str, str]:
+def describe(transformer: Any, path: str, family: Family = FLUX1) -> dict[str, str]:
     """Describe the base for an adapter's metadata. Call it before the student is built."""
-    return {"path": path, "fingerprint": fingerprint(transformer)}
+    return {"path": path, "fingerprint": fingerprint(transformer, family)}
 
 
-def fingerprint(transformer: FluxTransformer2DModel) -> str:
+def fingerprint(transformer: Any, family: Family = FLUX1) -> str:
     """Name a base by 12 hex digits of its input and output layers in bf16, whatever dtype it was loaded in."""
-    embedder = transformer.x_embedder
-    weights = (
-        (embedder.x_embedder if isinstance(embedder, SplitEmbedder) else embedder).weight,
-        transformer.proj_out.weight,
-    )
     raw = b"".join(
-        w.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes() for w in weights
+        w.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes()
+        for w in family.edges(transformer)
     )
     return hashlib.sha256(raw).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The adapter's file: LoRA and condition embedder with what they were made for, checked when it is read.
+"""The adapter's file: LoRA and, of a canvas student, condition embedder, with what they were made for.
 
 The metadata says what the adapter was made for: base model, rank, alpha, geometry. The LoRA keys are diffusers' own
 (`transformer.<module>.lora_A.weight`), the condition embedder is the released `c_embedder.weight`, `c_embedder.bias`.
@@ -10,20 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
 
 from dsd.errors import UserError
 from dsd.io.files import atomic
 from dsd.io.inputs import first_problem
+from dsd.models.families import Family, family_named
 from dsd.models.tensors import read_tensors, refuse_not_finite, write_tensors
 from dsd.runs.manifest import versions
 
 ADAPTER = "adapter.safetensors"
-# What the released LoRA holds; in single blocks only to_q, to_k, to_v exist.
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-ALL_LINEAR = (*ATTENTION, "net.0.proj", "net.2", "proj_mlp", "proj_out")
-TARGETS = {"attention": ATTENTION, "all_linear": ALL_LINEAR}
 
 
 class Base(BaseModel):
@@ -43,27 +41,36 @@ class Lora(BaseModel):
     use_dora: bool
 
 
+class About(BaseModel):
+    """The kind of student, as `Student.about` says it."""
+
+    kind: Literal["canvas", "tokens"] = "canvas"
+    family: Literal["flux1", "flux2", "z_image"] = "flux1"
+    positions: Literal["column", "diagonal", "kontext", "flux2", "z_image"] = "column"
+    attention: Literal["cached", "full"] | None = None
+
+
 class Metadata(BaseModel, extra="allow"):
     """What every adapter file says of itself."""
 
     base: Base
     lora: Lora
-    positions: Literal["column", "diagonal"] = "column"
+    student: About = About()
     geometry: dict[str, Annotated[int, Field(gt=0)]] = {}
 
 
-def target_pattern(targets: str) -> str:
+def target_pattern(family: Family, targets: str) -> str:
     """Make the regular expression of the modules that a LoRA changes. UserError where `targets` is unknown."""
-    if targets not in TARGETS:
-        raise UserError(f"lora.targets={targets!r} is unknown; choose one of {', '.join(TARGETS)}")
-    names = "|".join(map(re.escape, TARGETS[targets]))
-    return rf"(single_)?transformer_blocks\.\d+\..*({names})"
+    if targets not in family.lora_targets:
+        raise UserError(f"lora.targets={targets!r} is unknown; choose one of {', '.join(family.lora_targets)}")
+    return family.blocks_at + f"({'|'.join(map(re.escape, family.lora_targets[targets]))})"
 
 
 def save_adapter(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write the adapter file. `metadata` (JSON values) holds at least `base` and `lora`."""
     about = {**metadata, "versions": versions("diffusers", "torch")}
     text = {name: json.dumps(value) for name, value in about.items()}
+    text[LORA_ADAPTER_METADATA_KEY] = json.dumps(for_diffusers(state, metadata["lora"]))
     with atomic(path) as temporary:
         write_tensors(temporary, state, text)
 
@@ -75,21 +82,35 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path}: no such adapter; train one with dsd-train, or give adapter=path/to/{ADAPTER}")
     state, text = read_tensors(path)
-    if "c_embedder.weight" not in state or "c_embedder.bias" not in state or "base" not in text:
-        raise UserError(f"{path}: no condition embedder in it; an adapter that dsd-train wrote is needed")
+    if "base" not in text:
+        raise UserError(f"{path}: it does not say for which base it is; an adapter that dsd-train wrote is needed")
     try:
         metadata = {name: json.loads(value) for name, value in text.items() if name != "format"}
-        Metadata.model_validate(metadata)
+        metadata.setdefault(
+            "student", {"positions": metadata.get("positions", "column")}
+        )  # before there were two kinds
+        metadata["student"] = Metadata.model_validate(metadata).student.model_dump()
     except ValidationError as error:
         raise UserError(f"{path}: its metadata is damaged: {first_problem(error)}") from error
     except ValueError as error:
         raise UserError(f"{path}: its metadata is not JSON ({error})") from error
+    if metadata["student"]["kind"] == "canvas" and not {"c_embedder.weight", "c_embedder.bias"} <= state.keys():
+        raise UserError(f"{path}: no condition embedder in it, which a student of the kind canvas needs")
     return state, metadata
+
+
+def for_diffusers(state: Mapping[str, Tensor], lora: Mapping[str, Any]) -> dict[str, Any]:
+    """Say of a LoRA what diffusers' `load_lora_weights` wants to know: its scale and its modules."""
+    return {
+        "transformer.r": lora["rank"], "transformer.lora_alpha": lora["alpha"],
+        "transformer.target_modules": sorted(lora_modules(state)), "transformer.use_rslora": lora["use_rslora"],
+        "transformer.use_dora": lora["use_dora"],
+    }  # fmt: skip
 
 
 def refuse_misfit(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any], transformer: Any) -> None:
     """Raise UserError unless the file holds every tensor that `transformer` needs, of its shape and finite."""
-    expected = expected_shapes(state, metadata["lora"], transformer)
+    expected = expected_shapes(state, metadata, transformer)
     if missing := sorted(expected.keys() - state.keys()):
         raise UserError(f"{path}: {len(missing)} tensors are missing, such as {missing[0]}")
     if unknown := sorted(state.keys() - expected.keys()):
@@ -103,19 +124,21 @@ def refuse_misfit(path: str | Path, state: Mapping[str, Tensor], metadata: Mappi
 
 
 def expected_shapes(
-    state: Mapping[str, Tensor], lora: Mapping[str, Any], transformer: Any
+    state: Mapping[str, Tensor], metadata: Mapping[str, Any], transformer: Any
 ) -> dict[str, tuple[int, ...]]:
     """List the tensors of an adapter and their shapes.
 
     Every module of the LoRA's targets is expected, and every other one that the file names: two stages may differ.
     """
-    pattern, rank, embedder = re.compile(target_pattern(lora["targets"])), lora["rank"], transformer.x_embedder
+    lora, student = metadata["lora"], metadata["student"]
+    pattern, rank = re.compile(target_pattern(family_named(student["family"]), lora["targets"])), lora["rank"]
     linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
     chosen = {name for name in linears if pattern.fullmatch(name)} | (lora_modules(state) & linears.keys())
-    shapes: dict[str, tuple[int, ...]] = {
-        "c_embedder.weight": (embedder.out_features, embedder.in_features),
-        "c_embedder.bias": (embedder.out_features,),
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    if student["kind"] == "canvas":
+        embedder = transformer.x_embedder
+        shapes["c_embedder.weight"] = embedder.out_features, embedder.in_features
+        shapes["c_embedder.bias"] = (embedder.out_features,)
     for name in chosen:
         wide, high, prefix = linears[name].in_features, linears[name].out_features, f"transformer.{name}"
         shapes |= {f"{prefix}.lora_A.weight": (rank, wide), f"{prefix}.lora_B.weight": (high, rank)}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import torch
-from diffusers import DiffusionPipeline, FluxPipeline
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
@@ -61,12 +61,7 @@ def load_pipeline(
     **parts: Any,
 ) -> DiffusionPipeline:
     """Load a pipeline from safetensors onto a device; `parts` replace components (None leaves one out)."""
-    where, target = resolve(path), to_device(device)
-    folder = Path(where)
-    if (where.startswith((".", "/", "~")) or path.startswith(PACKAGE) or folder.exists()) and not (
-        folder.expanduser() / "model_index.json"
-    ).is_file():
-        raise UserError(f"model.path={path}: no pipeline folder (model_index.json) there")
+    where, target = place_of(path), to_device(device)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
@@ -77,6 +72,30 @@ def load_pipeline(
     return pipeline.to(target)
 
 
-def load_without_encoders(path: str, dtype: str = "float32") -> FluxPipeline:
-    """Load a FLUX pipeline without VAE and text encoders, on the CPU."""
-    return load_pipeline(path, dtype, cls=FluxPipeline, vae=None, text_encoder=None, text_encoder_2=None)
+def place_of(path: str) -> str:
+    """Find a pipeline: its folder, or its hub id as it is. UserError where a folder holds none."""
+    where = resolve(path)
+    folder = Path(where)
+    if (where.startswith((".", "/", "~")) or path.startswith(PACKAGE) or folder.exists()) and not (
+        folder.expanduser() / "model_index.json"
+    ).is_file():
+        raise UserError(f"model.path={path}: no pipeline folder (model_index.json) there")
+    return where
+
+
+def class_of(path: str) -> str:
+    """Read the name of a pipeline's class. UserError where it cannot be read."""
+    try:
+        index: Any = DiffusionPipeline.load_config(place_of(path))
+        name: str = index["_class_name"]
+    except (OSError, ValueError, KeyError) as error:
+        first_line = (str(error).strip() or repr(error)).splitlines()[0]
+        raise UserError(f"model.path={path}: cannot be loaded: {first_line}") from error
+    return name
+
+
+def load_without_encoders(path: str, dtype: str = "float32") -> Any:
+    """Load a pipeline without VAE and text encoders, on the CPU."""
+    known: Any = DiffusionPipeline.load_config(place_of(path))
+    encoders: Any = {name: None for name in known if name == "vae" or name.startswith("text_encoder")}
+    return load_pipeline(path, dtype, **encoders)

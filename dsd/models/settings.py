@@ -5,6 +5,7 @@ from enum import Enum
 
 from dsd.runs.settings import setting
 
+MOST_REFERENCES = 4  # of one picture
 GGUF_KINDS = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")  # what the package gguf quantises to, by falling size
 
 
@@ -17,6 +18,34 @@ class Quantization(Enum):
     fp8_weights = "fp8_weights"
     nf4 = "nf4"
     gguf = "gguf"
+
+
+class Kind(Enum):
+    """How a student takes references, see `dsd.models.student`."""
+
+    canvas = "canvas"
+    tokens = "tokens"
+
+
+class Attention(Enum):
+    """What reference tokens see, see `dsd.models.tokens`."""
+
+    full = "full"
+    cached = "cached"
+
+
+@dataclass
+class StudentSettings:
+    """The kind of a student: `configs/student/*.yaml`."""
+
+    kind: Kind = setting("canvas (the paper's: two panels, wide input) or tokens (references beside what is drawn)")
+    positions: str | None = setting(
+        "rule of the position ids: column, diagonal (UNO), kontext or flux2; null: the kind's and the family's own",
+        None,
+    )
+    attention: Attention | None = setting(
+        "of reference tokens: cached (they see themselves alone, once a picture) or full; null: the family's own", None
+    )
 
 
 @dataclass

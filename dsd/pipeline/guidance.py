@@ -2,50 +2,66 @@
 
 `v = v(-,-) + s_i [v(img,-) - v(-,-)] + s_t [v(img,txt) - v(img,-)]` (released code). "No image" is the zero condition
 latent, "no text" the negative (by default empty) prompt. v is linear in its three passes, so a pass whose coefficient
-is 0 is not run, and the others run as one batch. Shapes: B batch, L packed tokens of a canvas, C packed channels, T
-text tokens, D text width, S steps.
+is 0 is not run, and the others run as one batch. Shapes: B batch, L tokens of what is drawn, C channels, S steps.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dsd.models.canvas import Canvas
-from dsd.models.student import CanvasStudent, Conditions
+from dsd.models.student import Conditions, Kept, Student
 from dsd.pipeline.precompute import Precomputed
 
 Denoiser = Callable[[Tensor, int], Tensor]  # noisy latents (B, L, C), index of the step -> velocity (B, L, C)
+
+
+@dataclass
+class Memories:
+    """What passes remember of references, by the name of the pass: another prompt or seed needs no look at them."""
+
+    known: dict[str, tuple[Tensor, Kept]] = field(default_factory=dict)
+
+    def of(self, name: str, cond_latents: Tensor) -> Kept:
+        """Give what was remembered of these references, or room for it."""
+        if name not in self.known or not _same(self.known[name][0], cond_latents):
+            self.known[name] = cond_latents, Kept()
+        return self.known[name][1]
 
 
 @dataclass(frozen=True)
 class Passes:
     """Makes denoisers of a student: one pass each, under conditions that no step changes."""
 
-    student: CanvasStudent
+    student: Student
     canvas: Canvas
     guidance_scale: float  # distilled
     sigmas: Tensor  # (S,) the schedule, without its closing 0
     precomputed: Precomputed | None = None
+    memories: Memories = field(default_factory=Memories)
 
     def under(self, conditions: Conditions, name: str = "all", steps: range | None = None) -> Denoiser:
         """Make the denoiser for `steps` (by default all). Each `name` has a step cache of its own."""
-        num, modulate = len(conditions.prompt_embeds), None
+        num, modulate = len(conditions.cond_latents), None
         sigmas = self.sigmas[:, None].expand(-1, num).to(conditions.cond_latents.dtype)
         if self.precomputed is not None:
             steps = range(len(sigmas)) if steps is None else steps
+            embeds, pooled = conditions.text
             if len(steps):
-                modulate = self.precomputed.modulations(
-                    sigmas, steps, self.guidance_scale, conditions.pooled_prompt_embeds
-                )
-            conditions = replace(conditions, prompt_embeds=self.precomputed.text(conditions.prompt_embeds))
+                modulate = self.precomputed.modulations(sigmas, steps, self.guidance_scale, pooled)
+            conditions = replace(conditions, text=(self.precomputed.text(embeds), pooled))
+        kept = self.memories.of(name, conditions.cond_latents)
+        denoise = self.student.denoiser(conditions, self.canvas, self.guidance_scale, kept)
 
         def velocity(noisy_latents: Tensor, step: int) -> Tensor:
             if modulate is not None:
                 modulate(step)
-            with self.student.transformer.cache_context(name):
-                return self.student.velocity(noisy_latents, sigmas[step], conditions, self.canvas, self.guidance_scale)
+            with cache_context(self.student.transformer, name):
+                return denoise(noisy_latents, sigmas[step])
 
         return velocity
 
@@ -91,7 +107,7 @@ def guided(
         plain = passes.under(full, "img,txt", steps)
         return plain if scales.text == 1 else lambda noisy, step: scales.text * plain(noisy, step)
     assert no_text is not None
-    nothing = Conditions(torch.zeros_like(full.cond_latents), no_text.prompt_embeds, no_text.pooled_prompt_embeds)
+    nothing = Conditions(torch.zeros_like(full.cond_latents), no_text.text)
     weights = (1.0, 1.0, 1.0) if scales.norm_balanced else scales.coefficients()
     terms = [
         (weight, name, conditions)
@@ -105,6 +121,15 @@ def guided(
 
     num, together = len(terms), passes.under(Conditions.stack([c for _, _, c in terms]), "batch", steps)
     return lambda noisy, step: combine(list(together(noisy.repeat(num, 1, 1), step).chunk(num)))
+
+
+def cache_context(transformer: Any, name: str) -> AbstractContextManager[None]:
+    """Name a pass for the step caches of diffusers, where the transformer's class knows them."""
+    return transformer.cache_context(name) if hasattr(transformer, "cache_context") else nullcontext()
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and first.device == second.device and bool(torch.equal(first, second))
 
 
 def _weighted(weights: list[float]) -> Callable[[list[Tensor]], Tensor]:

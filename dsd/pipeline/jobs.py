@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from dsd.errors import UserError
 from dsd.io.inputs import read_jsonl, read_text, regular_file
 from dsd.io.pictures import read_picture, to_rgb
+from dsd.models.settings import MOST_REFERENCES
 from dsd.runs.identity import fingerprint
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
@@ -32,6 +33,7 @@ def _not_blank(text: str) -> str:
 
 
 Prompt = Annotated[str, AfterValidator(_not_blank)]
+File = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -44,12 +46,20 @@ class Job:
     prompt: str
     seed: int | None = None
     truth: str = ""  # JSON {attribute: value} of the reference's subject, where it is known
+    others: tuple[Image.Image | Path | bytes, ...] = ()  # more references; the prompt may say "image 2"
 
     def picture(self) -> Image.Image:
-        """Read the reference. UserError where it cannot be read."""
-        if isinstance(self.reference, Image.Image):
-            return to_rgb(self.reference)
-        return read_picture(self.reference, f"reference of {self.name}")
+        """Read the first reference. UserError where it cannot be read."""
+        return self._read(self.reference)
+
+    def pictures(self) -> list[Image.Image]:
+        """Read all references. UserError where one cannot be read."""
+        return [self._read(reference) for reference in (self.reference, *self.others)]
+
+    def _read(self, reference: Image.Image | Path | bytes) -> Image.Image:
+        if isinstance(reference, Image.Image):
+            return to_rgb(reference)
+        return read_picture(reference, f"reference of {self.name}")
 
 
 class JobSource(Protocol):
@@ -77,19 +87,20 @@ class JobList:
 
 
 def content_of(job: Job) -> str:
-    """Name a job whose reference is a file: its words, and the bytes of the picture ("" where it cannot be read)."""
-    file = Path(str(job.reference))
-    try:
-        picture = fingerprint(regular_file(file))
-    except (OSError, UserError):  # this job alone fails, when its turn comes
-        picture = ""
-    return json.dumps([job.name, job.prompt, job.seed, job.truth, picture])
+    """Name a job whose references are files: its words, and their bytes ("" where one cannot be read)."""
+    pictures = []
+    for file in (job.reference, *job.others):
+        try:
+            pictures.append(fingerprint(regular_file(Path(str(file)))))
+        except (OSError, UserError):  # this job alone fails, when its turn comes
+            pictures.append("")
+    return json.dumps([job.name, job.prompt, job.seed, job.truth, *pictures])
 
 
 class JobRow(BaseModel, extra="forbid"):
     """A line of a jobs file."""
 
-    reference: Annotated[str, Field(min_length=1)]
+    reference: File | Annotated[list[File], Field(min_length=1, max_length=MOST_REFERENCES)]
     prompt: Prompt
     job: Name | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -114,10 +125,12 @@ def folder_jobs(path: str, prompt: str | None = None) -> JobList:
 
 
 def jsonl_jobs(path: str) -> JobList:
-    """Read one JSON object a line: reference (a path beside the file), prompt, and if wanted job, seed, truth."""
+    """Read one JSON object a line: reference (a path beside the file, or several), prompt, and job, seed, truth."""
     folder, jobs = Path(path).parent, []
     for number, row in read_jsonl(path, JobRow, "jobs.path", '{"reference": "a.png", "prompt": "..."}'):
-        jobs.append(Job(row.job or f"{number:05d}", folder / row.reference, row.prompt, row.seed, row.truth))
+        first, *others = [row.reference] if isinstance(row.reference, str) else row.reference
+        name, more = row.job or f"{number:05d}", tuple(folder / other for other in others)
+        jobs.append(Job(name, folder / first, row.prompt, row.seed, row.truth, more))
     if not jobs:
         raise UserError(f"jobs.path={path}: no jobs in it")
     return JobList(jobs, list(map(content_of, jobs)))

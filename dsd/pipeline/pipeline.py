@@ -1,8 +1,9 @@
-"""`DSDPipeline`: diffusers' FLUX pipeline that takes a reference picture.
+"""`DSDPipeline`: diffusers' pipelines that take reference pictures.
 
-Everything but the call is diffusers' own: loading, saving, pushing to the hub, LoRA, offloading. The call draws a
-canvas of two panels, left the reference again, right the output, and returns the right one (paper, section 3.3;
-released code, commit 1f95769). Shapes: B images in all, L packed tokens of a canvas, C packed channels.
+Everything but the call is diffusers' own: loading, saving, pushing to the hub, LoRA, offloading. The call draws what
+the student draws: a canvas of two panels, of which the right one is the output (paper, section 3.3; released code,
+commit 1f95769), or the output alone beside reference tokens. Shapes: B images in all, N references of an image, L
+tokens of what is drawn, C channels of a token.
 """
 
 import logging
@@ -15,8 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
+from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, FluxPipeline
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
@@ -25,12 +25,14 @@ from dsd.errors import UserError
 from dsd.io.files import resolve
 from dsd.models import adapter as adapters
 from dsd.models.adapter_file import read_adapter
-from dsd.models.canvas import Canvas, condition_canvas, decode, to_pixels
-from dsd.models.conditional import is_conditional, load_transformer
+from dsd.models.canvas import Canvas, to_pixels
+from dsd.models.conditional import load_transformer
+from dsd.models.families import Family, Text, family_by_class, family_of
 from dsd.models.flux_dev import SCHEDULER
-from dsd.models.loading import load_pipeline, to_device, to_dtype
-from dsd.models.student import CanvasStudent, Conditions
-from dsd.pipeline.guidance import Passes, Scales, guided
+from dsd.models.kinds import student_from
+from dsd.models.loading import class_of, load_pipeline, to_device, to_dtype
+from dsd.models.student import Conditions, Student
+from dsd.pipeline.guidance import Memories, Passes, Scales, guided
 from dsd.pipeline.precompute import Precomputed
 
 log = logging.getLogger(__name__)
@@ -55,13 +57,27 @@ class Prepared:
     timesteps: Tensor  # (S,)
 
 
-class DSDPipeline(FluxPipeline):
-    """A FLUX pipeline whose transformer is conditional (`in_channels` twice the latents')."""
+class ReferencePipeline:
+    """What the pipelines of all families share: the call. It is mixed into a pipeline of diffusers."""
+
+    own_kind = "tokens"  # how a base without an adapter takes references
+    # of the pipeline that it is mixed into:
+    transformer: Any
+    vae: Any
+    text_encoder: Any
+    scheduler: Any
+    image_processor: Any
+    config: Any
+    vae_scale_factor: int
+    register_to_config: Any
+    progress_bar: Any
+    maybe_free_model_hooks: Any
+    _execution_device: Any
 
     panel_size = 512  # pixels; the default output's height and width
     guidance_batching = True
-    positions = "column"  # of the canvas's panels, see `Canvas.ids`; an adapter's metadata sets it
     precompute = False  # compute what no step changes once for a picture; the whole transformer must be on its device
+    remember = False  # keep what the student remembers of the last references; the weights must stay as they are
 
     @classmethod
     def from_base(
@@ -74,7 +90,7 @@ class DSDPipeline(FluxPipeline):
         fuse: bool = True,
         dtype: str = "float32",
         device: str = "cpu",
-    ) -> "DSDPipeline":
+    ) -> Any:
         """Make a base pipeline conditional, by an adapter of dsd-train or by the released transformer and its LoRA.
 
         With neither, `base` must be conditional already: a folder that `save_pretrained` wrote. `style_loras` are files
@@ -85,26 +101,29 @@ class DSDPipeline(FluxPipeline):
             raise UserError("give either adapter= (a file that dsd-train wrote) or transformer= (a released folder)")
         where = to_device(device)
         if adapter is not None:
-            read_adapter(resolve(str(adapter)))  # refuse a bad one before the base is loaded
-            pipeline = load_pipeline(base, dtype=dtype, cls=cls)
-            metadata = adapters.load_adapter(pipeline.transformer, resolve(str(adapter)), fuse)
-            pipeline.positions = metadata.get("positions", cls.positions)
+            _, metadata = read_adapter(resolve(str(adapter)))  # refuse a bad one before the base is loaded
+            pipeline = load_pipeline(base, dtype=dtype, cls=pipeline_class(base))
+            twin = bool(pipeline.config.get("is_distilled"))
+            adapters.load_adapter(pipeline.transformer, resolve(str(adapter)), fuse, family_of(pipeline), twin)
+            pipeline.about = metadata["student"]
             pipeline.panel_size = metadata.get("geometry", {}).get("panel_height", cls.panel_size)
         elif transformer is not None:
             loaded = load_transformer(str(transformer), to_dtype(dtype))
             if lora is not None:
                 adapters.load_released_lora(loaded, Path(lora), fuse)
-            pipeline = load_pipeline(base, dtype=dtype, cls=cls, transformer=loaded)
+            pipeline = load_pipeline(base, dtype=dtype, cls=DSDPipeline, transformer=loaded)
             if not pipeline.scheduler.config.get("use_dynamic_shifting"):  # FLUX.1-schnell as the base
                 pipeline.scheduler = FlowMatchEulerDiscreteScheduler(**SCHEDULER)
                 log.info("%s has another model's schedule; FLUX.1-dev's is used, with which the student was made", base)
         else:
-            pipeline = load_pipeline(base, dtype=dtype, cls=cls)
-            if not is_conditional(pipeline.transformer):
+            pipeline = load_pipeline(base, dtype=dtype, cls=pipeline_class(base))
+            if not pipeline.student.fits(pipeline.transformer):
                 raise UserError(
                     f"no adapter: {base} takes no reference by itself; give adapter=path/to/the/train/folder "
                     "(or transformer= and lora_weights= as released)"
                 )
+            if pipeline.student.kind == "tokens":
+                log.info("no adapter: %s follows references in its own way", base)
         if style_loras:
             adapters.add_style_loras(pipeline, style_loras, fuse)
         return pipeline.to(where)
@@ -137,10 +156,11 @@ class DSDPipeline(FluxPipeline):
         fit: str = "crop",
         return_reference: bool = False,
     ) -> DSDPipelineOutput | tuple[Any, ...]:
-        """Draw `image`'s subject as `prompt` says. `height` and `width` are those of the output panel, in pixels.
+        """Draw `image`'s subject as `prompt` says. `height` and `width` are those of the output, in pixels.
 
-        One image serves many prompts; otherwise lists have equal length. `image=None` is the zero condition latent,
-        which the model knows from dropout. `latents` is the packed noise of the whole canvas, (B, L, C). The first
+        One image serves many prompts; otherwise lists have equal length. A student with reference tokens also takes a
+        list of lists: several references for each prompt. `image=None` is the zero condition latent, which the model
+        knows from dropout. `latents` is the noise of all that is drawn, in tokens (B, L, C). The first
         `no_cfg_until_timestep` steps take the plain conditional pass, as released. `output_type="latent"` returns the
         packed canvas.
         """
@@ -156,7 +176,7 @@ class DSDPipeline(FluxPipeline):
         def after_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
             if callback_on_step_end is None:
                 return latents
-            known = {"latents": latents, "prompt_embeds": prepared.full.prompt_embeds}
+            known = {"latents": latents, "prompt_embeds": prepared.full.text[0]}
             known = {name: known[name] for name in callback_on_step_end_tensor_inputs}
             return (callback_on_step_end(self, step, timestep, known) or {}).get("latents", latents)
 
@@ -185,38 +205,41 @@ class DSDPipeline(FluxPipeline):
         fit: str,
     ) -> Prepared:
         """Encode texts and references, draw the noise and set the schedule."""
-        device, dtype, canvas = self._execution_device, self.transformer.dtype, self.student.canvas(height, width)
+        student, device, dtype = self.student, self._execution_device, self.transformer.dtype
+        canvas = student.canvas(height, width)
         prompts = [prompt] if isinstance(prompt, str) else prompt
         if prompts is None and prompt_embeds is None:
-            raise UserError("give prompt=, or prompt_embeds= with pooled_prompt_embeds=")
-        self.announce_truncation(prompts or [], max_sequence_length)
-        # diffusers' types for these three allow no None and no tensor but a FloatTensor
-        text: dict[str, Any] = {"prompt": prompts, "prompt_embeds": prompt_embeds}
-        text["pooled_prompt_embeds"] = pooled_prompt_embeds
-        prompt_embeds, pooled_prompt_embeds, _ = self.encode_prompt(
-            **text,
-            prompt_2=None,
-            num_images_per_prompt=num_images_per_prompt,
-            max_sequence_length=max_sequence_length,
-            device=device,
-        )
-        num, channels = len(prompt_embeds), self.transformer.config.out_channels
-        cond_latents = self.encode_references(image, num // num_images_per_prompt, height, width, fit)
-        if cond_latents is None:
-            cond_latents = torch.zeros(num // num_images_per_prompt, canvas.num_tokens, channels)
-        cond_latents = cond_latents.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
+            raise UserError("give prompt=, or prompt_embeds= (and for FLUX.1 pooled_prompt_embeds=)")
+        given = tuple(part for part in (prompt_embeds, pooled_prompt_embeds) if part is not None)
+        text = given or self.encode_text(prompts or [], max_sequence_length)
+        text = tuple(part.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0) for part in text)
+        num = len(text[0])
+        references = self.read_references(image, height, width, fit)
+        if references is None:
+            cond_latents = torch.zeros(1, canvas.num_tokens, self.family.channels(self.transformer))
+        else:
+            if len(references) not in (1, num // num_images_per_prompt):
+                raise UserError(
+                    f"{len(references)} images for {num // num_images_per_prompt} prompts: give one image, or as many "
+                    "as prompts"
+                )
+            cond_latents = student.condition(self.vae, references.to(device))
+        cond_latents = cond_latents.to(device, dtype)
+        each = num if len(cond_latents) == 1 else num_images_per_prompt
+        cond_latents = cond_latents.repeat_interleave(each, dim=0)
         no_text = None
         if scales.needs_no_text:
-            embeds, pooled = self.encode_negative(negative_prompt, prompt_embeds.shape[1])
-            no_text = Conditions(cond_latents, embeds.to(dtype).expand(num, -1, -1), pooled.to(dtype).expand(num, -1))
+            negative = self.encode_negative(negative_prompt, text[0].shape[1])
+            no_text = Conditions(cond_latents, tuple(p.to(dtype).expand(num, *p.shape[1:]) for p in negative))
         if latents is None:
-            latents, _ = self.prepare_latents(num, channels // 4, height, 2 * width, torch.float32, device, generator)
+            channels = self.family.channels(self.transformer)
+            latents = self.family.noise(num, canvas.rows, canvas.columns, channels, generator, device)
         return Prepared(
             latents.to(device, dtype),
-            Conditions(cond_latents, prompt_embeds.to(dtype), pooled_prompt_embeds.to(dtype)),
+            Conditions(cond_latents, text),
             no_text,
             canvas,
-            self.schedule(num_inference_steps, canvas.num_tokens),
+            self.family.timesteps(self.scheduler, num_inference_steps, canvas.num_tokens, device),
         )
 
     def denoise(
@@ -232,8 +255,10 @@ class DSDPipeline(FluxPipeline):
         timesteps, latents = prepared.timesteps, prepared.latents
         sigmas = timesteps / self.scheduler.config.num_train_timesteps
         first = min(max(num_plain, 0), len(timesteps))
-        precomputed = self.precomputed() if self.precompute else None
-        passes = Passes(self.student, prepared.canvas, guidance_scale, sigmas, precomputed)
+        student = self.student
+        precomputed = self.precomputed() if self.precompute and student.precomputable else None
+        memories = self.memories if self.remember else Memories()
+        passes = Passes(student, prepared.canvas, guidance_scale, sigmas, precomputed, memories)
         with (
             precomputed.at(self.all_ids(prepared)) if precomputed else nullcontext(),
             self.progress_bar(total=len(timesteps)) as bar,
@@ -248,24 +273,54 @@ class DSDPipeline(FluxPipeline):
         return latents
 
     def decode(self, latents: Tensor, canvas: Canvas, output_type: str, return_reference: bool) -> DSDPipelineOutput:
-        """Decode a canvas (B, L, C) and cut it: the output is the right panel, the redrawn reference the left one."""
+        """Decode what was drawn (B, L, C) and cut it into the output and, where it is drawn, the reference."""
         if not latents.isfinite().all():
             raise UserError("the transformer returned NaN or infinity; its weights are damaged, or float16 overflows")
         if output_type == "latent":
             return DSDPipelineOutput(latents)
-        left, right = decode(self.vae, latents, canvas.rows).chunk(2, dim=-1)
-        images = self.image_processor.postprocess(right, output_type=output_type)
-        references = self.image_processor.postprocess(left, output_type=output_type) if return_reference else None
-        return DSDPipelineOutput(images, references)
+        output, redrawn = self.student.panels(self.family.decode(self.vae, latents, canvas.rows))
+        images = self.image_processor.postprocess(output, output_type=output_type)
+        if not return_reference:
+            return DSDPipelineOutput(images)
+        if redrawn is None:
+            raise UserError("return_reference: a student with reference tokens draws the output alone")
+        return DSDPipelineOutput(images, self.image_processor.postprocess(redrawn, output_type=output_type))
 
     @property
-    def student(self) -> CanvasStudent:
+    def family(self) -> Family:
+        """What is particular to the base."""
+        return family_of(self)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The kind of student, as an adapter's metadata says it; it is saved with the pipeline."""
+        own = {
+            "family": self.family.name,
+            "kind": self.own_kind,
+            "attention": None if self.own_kind == "canvas" else "full",
+        }
+        known: dict[str, Any] = self.config["student"] or own
+        return known
+
+    @about.setter
+    def about(self, about: dict[str, Any]) -> None:
+        self.register_to_config(student=dict(about))
+
+    @property
+    def student(self) -> Student:
         """The transformer as guidance and sampler know it."""
-        return CanvasStudent(self.transformer, self.transformer.dtype, self.positions, self.vae_scale_factor)
+        dtype, factor = self.transformer.dtype, self.vae_scale_factor
+        return student_from(self.about, transformer=self.transformer, dtype=dtype, vae_scale_factor=factor)
+
+    @property
+    def memories(self) -> Memories:
+        """What the student remembers of the last references, where `remember` is set."""
+        kept: Memories = self.__dict__.setdefault("_memories", Memories())
+        return kept
 
     def refuse_impossible(self, guidance_scale: float, scales: Scales, num_inference_steps: int) -> None:
         """Raise UserError where the transformer takes no reference, or where a number cannot work."""
-        if not is_conditional(self.transformer):
+        if not self.student.fits(self.transformer):
             raise UserError("this pipeline's transformer takes no reference; load an adapter (DSDPipeline.from_base)")
         for name, value in (
             ("guidance_scale", guidance_scale),
@@ -278,46 +333,33 @@ class DSDPipeline(FluxPipeline):
             raise UserError(f"num_inference_steps={num_inference_steps}: at least 1 is needed")
 
     def all_ids(self, prepared: Prepared) -> Tensor:
-        """Give the position ids of text and canvas, (T + L, 3)."""
-        ids = prepared.canvas.ids(self.positions, prepared.latents.device, prepared.latents.dtype)
-        return torch.cat([ids.new_zeros(prepared.full.prompt_embeds.shape[1], 3), ids])
+        """Give the position ids of text and image tokens, (T + N, 3), for what is precomputed."""
+        ids = self.student.ids(prepared.canvas, prepared.full.cond_latents.shape[1]).to(prepared.latents)
+        return torch.cat([ids.new_zeros(prepared.full.text[0].shape[1], 3), ids])
 
-    def schedule(self, num_inference_steps: int, tokens: int) -> Tensor:
-        """Set the scheduler's timesteps (S,), shifted by the canvas's number of tokens where it shifts dynamically."""
-        config = self.scheduler.config
-        keys = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-        timesteps: Tensor
-        timesteps, _ = retrieve_timesteps(
-            self.scheduler,
-            device=self._execution_device,
-            sigmas=np.linspace(1.0, 1 / num_inference_steps, num_inference_steps).tolist(),
-            mu=calculate_shift(tokens, *(config[key] for key in keys)),
-        )
-        return timesteps
+    def encode_text(self, prompts: Sequence[str], max_sequence_length: int) -> Text:
+        """Encode prompts as the family does; say which are longer than what the model reads."""
+        self.announce_truncation(prompts, max_sequence_length)
+        return self.family.encode_text(self, prompts, max_sequence_length)
 
-    def encode_negative(self, negative_prompt: str, length: int) -> tuple[Tensor, Tensor]:
-        """Embed the negative prompt, (1, length, D) and (1, P), and keep it for the pictures to come."""
+    def encode_negative(self, negative_prompt: str, length: int) -> Text:
+        """Embed the negative prompt, (1, ...) each, and keep it for the pictures to come."""
         kept, key = self.kept_negatives, (negative_prompt, length)
         adapted = hasattr(self.text_encoder, "peft_config")  # a LoRA may change what the encoder says
         if key not in kept or adapted:
-            embeds, pooled, _ = self.encode_prompt(
-                prompt=[negative_prompt], prompt_2=None, max_sequence_length=length, device=self._execution_device
-            )
-            kept[key] = embeds, pooled
+            kept[key] = self.family.encode_text(self, [negative_prompt], length)
         return kept[key]
 
     @property
-    def kept_negatives(self) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
+    def kept_negatives(self) -> dict[tuple[str, int], Text]:
         """Embeddings of negative prompts by prompt and length, for the pictures to come."""
-        kept: dict[tuple[str, int], tuple[Tensor, Tensor]] = self.__dict__.setdefault("_negatives", {})
+        kept: dict[tuple[str, int], Text] = self.__dict__.setdefault("_negatives", {})
         return kept
 
     def announce_truncation(self, prompts: Sequence[str], max_sequence_length: int) -> None:
         """Warn of every prompt that is longer than what the model reads."""
-        if self.tokenizer_2 is None:
-            return
         for prompt in prompts:
-            num = len(self.tokenizer_2(prompt, truncation=False, verbose=False).input_ids)
+            num = self.family.count_tokens(self, prompt)
             if num > max_sequence_length:
                 log.warning(
                     'the prompt "%s..." has %d tokens; the model reads the first %d (max_sequence_length)',
@@ -331,15 +373,52 @@ class DSDPipeline(FluxPipeline):
             kept = self.__dict__["_kept_precomputed"] = Precomputed(self.transformer)
         return kept
 
-    def encode_references(
-        self, image: Image.Image | Sequence[Image.Image] | Tensor | None, num: int, height: int, width: int, fit: str
+    def read_references(
+        self, image: Image.Image | Sequence[Any] | Tensor | None, height: int, width: int, fit: str
     ) -> Tensor | None:
-        """Encode references to condition latents (num, L, C); one serves all. Tensors are fitted, (B, 3, H, W)."""
+        """Fit references into panels: (B, N, 3, H, W). Tensors are fitted already, (B, 3, H, W) or (B, N, 3, H, W)."""
         if image is None:
             return None
-        if not isinstance(image, Tensor):
-            images = [image] if isinstance(image, Image.Image) else list(image)
-            image = torch.stack([to_pixels(picture, height, width, fit) for picture in images])
-        if len(image) not in (1, num):
-            raise UserError(f"{len(image)} images for {num} prompts: give one image, or as many as prompts")
-        return condition_canvas(self.vae, image.to(self._execution_device)).expand(num, -1, -1)
+        if isinstance(image, Tensor):
+            return image[:, None] if image.ndim == 4 else image
+        images = [image] if isinstance(image, Image.Image) else list(image)
+        several = [list(one) if isinstance(one, list | tuple) else [one] for one in images]
+        if len({len(one) for one in several}) != 1:
+            raise UserError("the pictures of one call need equally many references each")
+        return torch.stack([torch.stack([to_pixels(one, height, width, fit) for one in each]) for each in several])
+
+
+class DSDPipeline(ReferencePipeline, FluxPipeline):
+    """A FLUX.1 pipeline whose transformer is conditional (`in_channels` twice the latents'), or takes tokens."""
+
+    own_kind = "canvas"
+
+    def __init__(
+        self, scheduler: Any, vae: Any, text_encoder: Any, tokenizer: Any, text_encoder_2: Any, tokenizer_2: Any,
+        transformer: Any, image_encoder: Any = None, feature_extractor: Any = None,
+        student: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            scheduler, vae, text_encoder, tokenizer, text_encoder_2, tokenizer_2, transformer, image_encoder,
+            feature_extractor,
+        )  # fmt: skip
+        self.register_to_config(student=student)
+
+
+class DSDFlux2Pipeline(ReferencePipeline, Flux2KleinPipeline):
+    """A FLUX.2 pipeline whose references are tokens."""
+
+    def __init__(
+        self, scheduler: Any, vae: Any, text_encoder: Any, tokenizer: Any, transformer: Any,
+        is_distilled: bool = False, student: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(scheduler, vae, text_encoder, tokenizer, transformer, is_distilled)
+        self.register_to_config(student=student)
+
+
+CLASSES: dict[str, Any] = {"flux1": DSDPipeline, "flux2": DSDFlux2Pipeline}
+
+
+def pipeline_class(base: str) -> Any:
+    """Choose the class for a base: a folder, a hub id or pkg://. UserError where no student can be made of it."""
+    return CLASSES[family_by_class(class_of(base)).name]

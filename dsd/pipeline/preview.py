@@ -1,6 +1,6 @@
 """Draw with a student that is still being trained; `configs/validation` names it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,8 @@ from PIL import Image
 
 from dsd.flow import generator_at
 from dsd.models.canvas import to_pixels
-from dsd.pipeline.pipeline import DSDPipeline
+from dsd.models.families import family_of
+from dsd.pipeline.pipeline import CLASSES
 
 
 class Preview:
@@ -37,32 +38,32 @@ class Preview:
     @torch.inference_mode()
     def prepare(self, pipeline: Any, references: Sequence[Image.Image], prompts: Sequence[str]) -> None:
         """Encode texts and references, while the text encoders are there."""
-        encode = {"prompt_2": None, "max_sequence_length": self.length}
-        self.text = [part.cpu() for part in pipeline.encode_prompt(prompt=list(prompts), **encode)[:2]]
+        family = family_of(pipeline)
+        self.text = [part.cpu() for part in family.encode_text(pipeline, prompts, self.length)]
         parts: dict[str, Any] = {
             name: None if "text" in name or "token" in name else p for name, p in pipeline.components.items()
         }
-        self.pipeline = DSDPipeline(**parts)
+        self.pipeline = CLASSES[family.name](**parts)
         self.pipeline.set_progress_bar_config(disable=True)
-        empty = pipeline.encode_prompt(prompt=[""], **encode)[:2]
+        empty = family.encode_text(pipeline, [""], self.length)
         self.pipeline.kept_negatives["", empty[0].shape[1]] = empty
         self.pixels = torch.stack([to_pixels(image, *self.size) for image in references])
 
     @torch.inference_mode()
-    def __call__(self, transformer: Any, positions: str) -> list[Image.Image]:
-        """Draw every reference with the transformer as it is now."""
-        self.pipeline.transformer, self.pipeline.positions = transformer, positions
+    def __call__(self, transformer: Any, about: Mapping[str, Any]) -> list[Image.Image]:
+        """Draw every reference with the transformer as it is now; `about` describes the student."""
+        self.pipeline.transformer, self.pipeline.about = transformer, about
         was_training = transformer.training
         images: list[Image.Image] = []
         transformer.eval()
         for start in range(0, len(self.pixels), self.batch_size):
             part = slice(start, start + self.batch_size)
             device = self.pipeline.vae.device
-            embeds, pooled = (text[part].to(device) for text in self.text)
-            generators = [generator_at(self.seed, number) for number in range(start, start + len(embeds))]
+            text = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), (t[part].to(device) for t in self.text)))
+            numbers = range(start, start + len(text["prompt_embeds"]))
+            generators = [generator_at(self.seed, number) for number in numbers]
             images += self.pipeline(
-                image=self.pixels[part], prompt_embeds=embeds, pooled_prompt_embeds=pooled, generator=generators,
-                return_dict=False, **self.settings,
+                image=self.pixels[part], generator=generators, return_dict=False, **text, **self.settings,
             )[0]  # fmt: skip
         transformer.train(was_training)
         self.pipeline.transformer = None

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from dsd.errors import UserError
 from dsd.io.files import atomic, write_json
-from dsd.models.canvas import Canvas
 from dsd.models.layouts import FP8
-from dsd.models.student import CanvasStudent, Conditions
+from dsd.models.student import Conditions, Student
 from dsd.publish.formats import WRITERS, Source
 from dsd.runs.manifest import versions
 
@@ -65,16 +64,15 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 @torch.inference_mode()
-def fixed_velocity(student: CanvasStudent) -> Tensor:
+def fixed_velocity(student: Student) -> Tensor:
     """Compute the velocity (2, L, C) of fixed inputs in fp32."""
-    config, generator = student.transformer.config, torch.Generator().manual_seed(0)
+    transformer, generator = student.transformer, torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    canvas, num_text_tokens = Canvas(4, 8), 16
-    noisy_latents, cond_latents = draw(2, canvas.num_tokens, config.in_channels).chunk(2, dim=-1)
-    pooled_prompt_embeds = draw(2, config.pooled_projection_dim)
-    prompt_embeds = draw(2, num_text_tokens, config.joint_attention_dim)
-    conditions = Conditions(cond_latents, prompt_embeds, pooled_prompt_embeds)
+    canvas = student.canvas(64, 64)
+    noisy_latents, cond_latents = draw(2, canvas.num_tokens, 2 * transformer.out_channels).chunk(2, dim=-1)
+    text = tuple(draw(2, *shape) for shape in student.family.text_shapes(transformer, 16))
+    conditions = Conditions(cond_latents, text)
     return student.velocity(noisy_latents, torch.tensor([0.3, 0.9]), conditions, canvas, guidance_scale=3.5)

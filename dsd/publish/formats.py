@@ -21,14 +21,16 @@ from dsd.models import layouts
 from dsd.models.adapter import load_adapter, load_released_lora
 from dsd.models.adapter_file import read_adapter
 from dsd.models.conditional import SHARD, load_transformer
+from dsd.models.families import Family, family_named
+from dsd.models.kinds import student_from
 from dsd.models.loading import load_without_encoders
-from dsd.models.student import CanvasStudent
+from dsd.models.student import Student
 from dsd.models.tensors import write_tensors
 from dsd.pipeline.pipeline import DSDPipeline
 
 COMFYUI = "dsd_flux.safetensors"
 RELEASED_LORA = "pytorch_lora_weights.safetensors"
-Reader = Callable[[Path], FluxTransformer2DModel]  # loads an export, from the folder that it was written to
+Reader = Callable[[Path], Any]  # loads an export, from the folder that it was written to
 
 
 @dataclass(frozen=True)
@@ -46,27 +48,30 @@ class Source:
         state, metadata = read_adapter(adapter)
         return cls(adapter, base or metadata["base"]["path"], state, metadata)
 
-    def plain(self) -> FluxTransformer2DModel:
-        """Load the base's transformer."""
-        transformer: FluxTransformer2DModel = load_without_encoders(self.base).transformer
-        return transformer
+    @property
+    def family(self) -> Family:
+        """The family of the base."""
+        return family_named(self.metadata["student"]["family"])
 
-    def merged(self) -> FluxTransformer2DModel:
+    def plain(self) -> Any:
+        """Load the base's transformer."""
+        return load_without_encoders(self.base).transformer
+
+    def merged(self) -> Any:
         """Load the student with its LoRA merged in fp32."""
         transformer = self.plain()
-        load_adapter(transformer, self.adapter)
+        load_adapter(transformer, self.adapter, family=self.family)
         return transformer
 
-    def unmerged(self) -> FluxTransformer2DModel:
+    def unmerged(self) -> Any:
         """Load the student with its LoRA beside the weights, W + BA: what exports are compared with."""
         transformer = self.plain()
-        load_adapter(transformer, self.adapter, fuse=False)
+        load_adapter(transformer, self.adapter, fuse=False, family=self.family)
         return transformer
 
-    def student(self, transformer: FluxTransformer2DModel) -> CanvasStudent:
+    def student(self, transformer: Any) -> Student:
         """Make a transformer the student that was trained, computing in fp32."""
-        positions = self.metadata.get("positions", CanvasStudent.positions)
-        return CanvasStudent(transformer.float().eval(), torch.float32, positions)
+        return student_from(self.metadata["student"], transformer=transformer.float().eval())
 
 
 def write_released(source: Source, folder: Path, dtype: torch.dtype) -> Reader:

@@ -5,6 +5,7 @@ panels only as well as it has learnt to by attention between them. This in-conte
 distils.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
-from dsd.models.canvas import grid_ids, pack
-from dsd.models.student import flux_velocity
+from dsd.models.canvas import pack
+from dsd.models.families.flux1 import flux_velocity
+from dsd.models.positions import grid
 from dsd.toybox import code
 from dsd.toybox.fit import fit
 from dsd.toybox.samples import LAYOUTS, sample_grids
@@ -72,6 +74,49 @@ def build_pipeline(folder: Path, transformer: FluxTransformer2DModel) -> FluxPip
     )
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """Grids of one layout with noise, as the teacher sees them. B grids of L tokens of C channels."""
+
+    layout: str
+    prompts: list[str]
+    latents: Tensor  # (B, L, C)
+    noise: Tensor  # (B, L, C)
+    sigmas: Tensor  # (B,)
+    guidance: Tensor  # (B,) any value, since no guidance is distilled
+    given: Tensor  # (B, L, 1) true where a token is given without noise
+    rows: int
+    columns: int
+
+    def noisy_latents(self) -> Tensor:
+        """Mix latents and noise; given tokens stay clean. (B, L, C)"""
+        return torch.where(self.given, self.latents, torch.lerp(self.latents, self.noise, self.sigmas[:, None, None]))
+
+    def loss(self, velocity: Tensor) -> Tensor:
+        """Compare a velocity (B, L, C) with the true one, over the tokens that are not given."""
+        error = F.mse_loss(velocity, self.noise - self.latents, reduction="none")
+        return error.masked_fill(self.given, 0).sum() / (~self.given).sum() / self.latents.shape[-1]
+
+
+def lesson_at(step: int, device: str = "cpu", share: float = 1.0) -> Lesson:
+    """Make the lesson of a step, with a `share` of its usual number of grids."""
+    layout, relation, num = LESSONS[step % len(LESSONS)]
+    num = round(num * share)
+    rng, generator = np.random.default_rng((SEED, step)), torch.Generator().manual_seed(SEED * 10**9 + step)
+    grids = sample_grids(rng, num, layout, relation)
+    prompts = ["" if rng.random() < TEXT_DROPOUT else prompt for prompt in grids.prompts(rng)]
+    latents = code.encode(grids.pixels() * 2 - 1)
+    rows, columns = (size // 2 for size in latents.shape[-2:])
+    latents = pack(latents)
+    noise = torch.randn(latents.shape, generator=generator)
+    sigmas = torch.randn(num, generator=generator).sigmoid()
+    sigmas = SHIFT * sigmas / (1 + (SHIFT - 1) * sigmas)
+    guidance = 1 + 4 * torch.rand(num, generator=generator)
+    given = given_tokens(generator, num, layout) if relation == "same" else torch.zeros(latents.shape[:2]).bool()
+    latents, noise, sigmas, guidance = (t.to(device) for t in (latents, noise, sigmas, guidance))
+    return Lesson(layout, prompts, latents, noise, sigmas, guidance, given[..., None].to(device), rows, columns)
+
+
 def train_teacher(
     folder: Path, out: Path, num_steps: int = 12000, lr: float = 1.2e-3, device: str = "cpu", compiled: bool = True
 ) -> None:
@@ -85,33 +130,23 @@ def train_teacher(
     forward = torch.compile(transformer, dynamic=False) if compiled else transformer  # 1.3x on a CPU
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        layout, relation, num = LESSONS[step % len(LESSONS)]
-        rng, generator = np.random.default_rng((SEED, step)), torch.Generator().manual_seed(SEED * 10**9 + step)
-        grids = sample_grids(rng, num, layout, relation)
-        prompts = ["" if rng.random() < TEXT_DROPOUT else prompt for prompt in grids.prompts(rng)]
-        latents = code.encode(grids.pixels() * 2 - 1)
-        rows, columns = (size // 2 for size in latents.shape[-2:])
-        latents = pack(latents)
-        noise = torch.randn(latents.shape, generator=generator)
-        sigmas = torch.randn(num, generator=generator).sigmoid()
-        sigmas = SHIFT * sigmas / (1 + (SHIFT - 1) * sigmas)
-        guidance = 1 + 4 * torch.rand(num, generator=generator)  # any value, since no guidance is distilled
-        given = given_tokens(generator, num, layout) if relation == "same" else torch.zeros(latents.shape[:2]).bool()
-        given = given[..., None].to(device)
-        latents, noise, sigmas, guidance = (t.to(device) for t in (latents, noise, sigmas, guidance))
+        lesson = lesson_at(step, device)
         with torch.no_grad():
-            clip_ids, t5_ids = tokenize(*tokenizers, prompts)
+            clip_ids, t5_ids = tokenize(*tokenizers, lesson.prompts)
             pooled = clip(clip_ids.to(device)).pooler_output
             words = t5(t5_ids.to(device)).last_hidden_state
-        noisy_latents = torch.where(given, latents, torch.lerp(latents, noise, sigmas[:, None, None]))
-        ids = grid_ids(rows, columns, latents.device, latents.dtype)
-        velocity = flux_velocity(forward, noisy_latents, sigmas, words, pooled, ids, guidance)
-        error = F.mse_loss(velocity, noise - latents, reduction="none")
-        loss = error.masked_fill(given, 0).sum() / (~given).sum() / latents.shape[-1]
-        return loss, {"panels": torch.tensor(num * np.prod(LAYOUTS[layout]))}
+        noisy_latents = lesson.noisy_latents()
+        ids = grid(lesson.rows, lesson.columns).to(noisy_latents)
+        velocity = flux_velocity(forward, noisy_latents, lesson.sigmas, words, pooled, ids, lesson.guidance)
+        return lesson.loss(velocity), {"panels": panels_of(lesson)}
 
     fit(transformer, loss_at, folder, num_steps=num_steps, lr=lr)
     build_pipeline(out / "teacher", transformer).save_pretrained(out / "teacher")
+
+
+def panels_of(lesson: Lesson) -> Tensor:
+    """Count the panels of a lesson."""
+    return torch.tensor(len(lesson.prompts) * np.prod(LAYOUTS[lesson.layout]))
 
 
 def given_tokens(generator: torch.Generator, num: int, layout: str) -> Tensor:

@@ -1,5 +1,6 @@
 """Build what is trained: the base's transformer as a student, divided among the processes, with its optimiser."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,34 +8,38 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import FluxTransformer2DModel
 from diffusers.training_utils import cast_training_params
 from omegaconf import DictConfig
 from torch import nn
 
 from dsd.models.adapter import build_student, describe
 from dsd.models.canvas import Canvas
+from dsd.models.families import Family
 from dsd.models.flops import lora_step_flops
 from dsd.models.loading import load_without_encoders
 from dsd.models.quantize import quantize
+from dsd.models.student import Student
 from dsd.runs.settings import plain
 from dsd.train.launchers import Launcher, Share
 from dsd.train.recompute import recompute_blocks
 from dsd.train.settings import adapter_file
 from dsd.train.trainee import Facts, Trainee
 
+log = logging.getLogger(__name__)
+
 
 def build_trainee(
-    cfg: DictConfig, launcher: Launcher, accelerator: Accelerator, canvases: Sequence[Canvas], config_hash: str,
-    make_optimizer: Callable[..., torch.optim.Optimizer],
+    cfg: DictConfig, launcher: Launcher, accelerator: Accelerator, student: Student, canvases: Sequence[Canvas],
+    config_hash: str, make_optimizer: Callable[..., torch.optim.Optimizer],
 ) -> Trainee:  # fmt: skip
     """Load the base, make it a student and divide it among the processes with its optimiser."""
-    largest = max(canvases, key=lambda canvas: canvas.num_tokens)
+    num_tokens = max(map(student.num_tokens, canvases))
     pipeline = load_without_encoders(cfg.model.path, cfg.model.dtype)
-    metadata = metadata_of(cfg, pipeline.transformer, config_hash)
-    transformer, dtype = make_student(cfg, pipeline, accelerator.device)
-    lighten(cfg, transformer, largest)
-    flops = lora_step_flops(transformer, largest.num_tokens, cfg.model.max_sequence_length)
+    warn_of_distilled(pipeline, cfg.model.path)
+    metadata = metadata_of(cfg, student, pipeline.transformer, config_hash)
+    transformer, dtype = make_trainable(cfg, student, pipeline, accelerator.device)
+    lighten(cfg, student.family, transformer, num_tokens)
+    flops = lora_step_flops(transformer, num_tokens, cfg.model.max_sequence_length)
 
     def optimizer_of(divided: nn.Module) -> torch.optim.Optimizer:
         return make_optimizer([p for p in divided.parameters() if p.requires_grad], lr=cfg.learning_rate)
@@ -44,35 +49,44 @@ def build_trainee(
     return Trainee(wrapped, optimizer, accelerator, Path(cfg.output_dir), facts)
 
 
-def make_student(
-    cfg: DictConfig, pipeline: Any, device: torch.device
-) -> tuple[FluxTransformer2DModel, torch.dtype]:  # fmt: skip
+def warn_of_distilled(pipeline: Any, path: str) -> None:
+    """Warn where the base takes few steps: training undoes the distillation (DiffSynth-Studio, issue 1313)."""
+    if pipeline.config.get("is_distilled"):
+        log.warning(
+            "train: %s is distilled to few steps, which training on it undoes; train on its base, and draw with this "
+            "one (dsd-infer model=... adapter=the/trained/folder)", path,
+        )  # fmt: skip
+
+
+def make_trainable(
+    cfg: DictConfig, student: Student, pipeline: Any, device: torch.device
+) -> tuple[Any, torch.dtype]:  # fmt: skip
     """Take the transformer out of its pipeline and make it trainable, in fp32; also the dtype that it computes in."""
     quantize(pipeline, device, cfg.quantization.value)
     pipeline.transformer.to(device)
-    transformer = build_student(pipeline.transformer, **lora_of(cfg), seed=cfg.seed, init=init_of(cfg))
+    transformer = build_student(pipeline.transformer, student, **lora_of(cfg), seed=cfg.seed, init=init_of(cfg))
     pipeline.transformer, dtype = None, transformer.dtype
     cast_training_params(transformer, torch.float32)
     return transformer, dtype
 
 
-def lighten(cfg: DictConfig, transformer: FluxTransformer2DModel, largest: Canvas) -> None:
-    """Fit the activations of the largest canvas into the budget, and compile, as the settings ask."""
+def lighten(cfg: DictConfig, family: Family, transformer: Any, num_tokens: int) -> None:
+    """Fit the activations of the largest pass into the budget, and compile, as the settings ask."""
     if cfg.activation_gb is not None:
         micro_batch, length = share_of(cfg).micro_batch, cfg.model.max_sequence_length
-        recompute_blocks(transformer, cfg.activation_gb, micro_batch, largest, length)
+        recompute_blocks(family, transformer, cfg.activation_gb, micro_batch, num_tokens, length)
     if cfg.compile:
         transformer.compile_repeated_blocks()
 
 
-def metadata_of(cfg: DictConfig, base: FluxTransformer2DModel, config_hash: str) -> dict[str, Any]:
+def metadata_of(cfg: DictConfig, student: Student, base: Any, config_hash: str) -> dict[str, Any]:
     """Describe the student for its file: base, LoRA, geometry."""
     height, width = (cfg.buckets or [[cfg.model.panel_height, cfg.model.panel_width]])[0]
     return {
-        "base": describe(base, cfg.model.path),
+        "base": describe(base, cfg.model.path, student.family),
         "lora": lora_of(cfg),
         "task": "subject",
-        "positions": cfg.positions.value,
+        "student": student.about(),
         "geometry": {
             "panel_height": height, "panel_width": width, "max_sequence_length": cfg.model.max_sequence_length,
         },

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from dsd.models.conditional import SHARD
 def save_student(
     folder: Path,
     trained: Mapping[str, Tensor],
-    student: FluxTransformer2DModel,
+    student: Any,
     metadata: dict[str, Any],
     init: str | None = None,
 ) -> None:
@@ -41,7 +40,9 @@ def save_student(
 
 
 def joined(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Join the two halves of the embedder to the one Linear that inference has."""
+    """Join the two halves of a wide embedder to the one Linear that inference has."""
+    if "x_embedder.c_embedder.weight" not in tensors:
+        return tensors
     parts = {name: tensors.pop(f"x_embedder.{name}") for name in
              ("x_embedder.weight", "c_embedder.weight", "x_embedder.bias", "c_embedder.bias")}  # fmt: skip
     tensors["x_embedder.weight"] = torch.cat([parts["x_embedder.weight"], parts["c_embedder.weight"]], dim=1)

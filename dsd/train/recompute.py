@@ -4,17 +4,16 @@ import logging
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dsd.models.canvas import Canvas
+from dsd.models.families import Family
 
 log = logging.getLogger(__name__)
 
 
 def recompute_blocks(
-    transformer: FluxTransformer2DModel, budget_gb: float, batch_size: int, canvas: Canvas, text_tokens: int
+    family: Family, transformer: Any, budget_gb: float, batch_size: int, num_tokens: int, text_tokens: int
 ) -> int:
     """Recompute blocks, from the first, until what the others keep of a micro-batch fits; return how many.
 
@@ -23,7 +22,7 @@ def recompute_blocks(
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     kept: list[int] = []
     for kind in (transformer.transformer_blocks, transformer.single_transformer_blocks):
-        kept += [kept_bytes(transformer, kind[0], batch_size, canvas, text_tokens)] * len(kind)
+        kept += [kept_bytes(family, transformer, kind[0], batch_size, num_tokens, text_tokens)] * len(kind)
     num = next(num for num in range(len(kept) + 1) if sum(kept[num:]) <= budget_gb * 1e9 or num == len(kept))
     chosen = set(map(id, blocks[:num]))
 
@@ -41,16 +40,14 @@ def recompute_blocks(
 
 
 def kept_bytes(
-    transformer: FluxTransformer2DModel, block: nn.Module, batch_size: int, canvas: Canvas, text_tokens: int
+    family: Family, transformer: Any, block: nn.Module, batch_size: int, num_tokens: int, text_tokens: int
 ) -> int:
     """Measure what autograd keeps of a block's forward pass, beside its weights."""
     like = next(p for p in block.parameters())
-    width = transformer.inner_dim
 
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, device=like.device, dtype=like.dtype, requires_grad=True)
 
-    ids = torch.cat([torch.zeros(text_tokens, 3), canvas.ids()]).to(like.device)
     storages: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in block.parameters()}
 
@@ -61,10 +58,5 @@ def kept_bytes(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        block(
-            hidden_states=zeros(batch_size, canvas.num_tokens, width),
-            encoder_hidden_states=zeros(batch_size, text_tokens, width),
-            temb=zeros(batch_size, width),
-            image_rotary_emb=transformer.pos_embed(ids),
-        )
+        block(**family.block_inputs(transformer, block, zeros, batch_size, num_tokens, text_tokens))
     return sum(storages.values())

@@ -10,7 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from dsd.errors import UserError
 from dsd.io.files import resolve
-from dsd.models.settings import ModelSettings
+from dsd.models.settings import ModelSettings, StudentSettings
 from dsd.runs.settings import ShardSettings, check_path, setting
 
 
@@ -35,13 +35,6 @@ class Fit(Enum):
     crop = "crop"
     pad = "pad"
     stretch = "stretch"
-
-
-class Positions(Enum):
-    """Position ids of the panels, see `dsd.models.canvas.Canvas.ids`."""
-
-    column = "column"
-    diagonal = "diagonal"
 
 
 class Precision(Enum):
@@ -130,8 +123,7 @@ class TrainSettings(ShardSettings):
     text_dropout: float = setting("share of samples with the empty prompt", least=0, most=1)
     condition_dropout: float = setting("share of samples without reference, drawn independently", least=0, most=1)
     instruction_ratio: float = setting("share of captions that are instructions, not descriptions", least=0, most=1)
-    reference_loss_weight: float = setting("of the reference's panel: 1 is the paper's, 0 the target alone", least=0)
-    positions: Positions = setting("of the panels: column (released) or diagonal (UNO)")
+    reference_loss_weight: float = setting("of the canvas's left panel: 1 is the paper's, 0 the target alone", least=0)
     init_adapter: str | None = setting("adapter to begin from; the LoRA is trained over it", None, **_HOW)
     ema_half_life: float | None = setting("of a moving average of the weights, in samples", None, above=0)
     mixed_precision: Precision = setting("no, bf16 or fp16")
@@ -151,6 +143,7 @@ class TrainSettings(ShardSettings):
     quantization: Trainable = setting("fewer bits a frozen weight (QLoRA): none, nf4, int8 or fp8_weights")
     lora: LoraSettings = MISSING
     model: ModelSettings = setting("base model", group=True)
+    student: StudentSettings = setting("how the base takes references: canvas or tokens", group=True)
     data: Any = setting("where pairs come from", group=True, ignored=("path", "negatives"))
     objective: Any = setting("what is minimised", group=True)
     sigmas: Any = setting("how noise levels are drawn", group=True)

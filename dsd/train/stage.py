@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from diffusers import FluxPipeline
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from transformers.integrations import unset_hf_deepspeed_config
 
 from dsd.errors import UserError
 from dsd.models.adapter_file import ADAPTER, read_adapter
-from dsd.models.canvas import Canvas, canvas_of
+from dsd.models.canvas import Canvas
+from dsd.models.families import family_of
 from dsd.models.flops import matmul_flops
+from dsd.models.kinds import make_student
 from dsd.models.loading import load_pipeline, to_device
-from dsd.models.student import CanvasStudent
+from dsd.models.student import Student
 from dsd.runs.identity import fingerprint
 from dsd.runs.progress import progress
 from dsd.runs.run import Run, begin
@@ -56,17 +57,18 @@ def work(cfg: DictConfig, launcher: Launcher, source: PairSource, current: Run) 
     """Do this process's part."""
     accelerator, validation = start(cfg, launcher), make_validation(cfg)
     encoders = load_encoders(cfg, accelerator)  # they leave before the base comes: the two need never fit together
-    canvases = [canvas_of(*size, encoders.vae_scale_factor) for size in sizes_of(cfg)]
-    pairs = encode_pairs(cfg, source, encoders, current, accelerator)
+    student = student_of(cfg, encoders)
+    canvases = [student.canvas(*size) for size in sizes_of(cfg)]
+    pairs = encode_pairs(cfg, source, encoders, student, current, accelerator)
     if pairs is None:
         return
     if validation is not None:
-        validation.prepare(encoders, cfg.num_steps, cfg.positions.value)
+        validation.prepare(encoders, cfg.num_steps, student.about())
     release_texts(cfg, encoders)
-    trainee = build_trainee(cfg, launcher, accelerator, canvases, current.config_hash, instantiate(cfg.optimizer))
-    objective = instantiate(cfg.objective)(
-        student_of(cfg, trainee, encoders.vae_scale_factor), cfg.guidance_scale, cfg.reference_loss_weight
+    trainee = build_trainee(
+        cfg, launcher, accelerator, student, canvases, current.config_hash, instantiate(cfg.optimizer)
     )
+    objective = instantiate(cfg.objective)(trainee.over(student), cfg.guidance_scale, cfg.reference_loss_weight)
     announce(cfg, trainee, trainee.resume(), len(pairs.bucket_of), current.config_hash)
     take_steps(cfg, trainee, objective, sampling_of(cfg, pairs, canvases), validation)
     accelerator.end_training()
@@ -104,9 +106,18 @@ def start(cfg: DictConfig, launcher: Launcher) -> Accelerator:
     return accelerator
 
 
-def load_encoders(cfg: DictConfig, accelerator: Accelerator) -> FluxPipeline:
+def load_encoders(cfg: DictConfig, accelerator: Accelerator) -> Any:
     """Load the base's VAE and text encoders."""
-    return load_pipeline(cfg.model.path, cfg.model.dtype, str(accelerator.device), cls=FluxPipeline, transformer=None)
+    return load_pipeline(cfg.model.path, cfg.model.dtype, str(accelerator.device), transformer=None)
+
+
+def student_of(cfg: DictConfig, encoders: Any) -> Student:
+    """Make the student that the settings ask for, without a transformer yet."""
+    attention = cfg.student.attention.value if cfg.student.attention else None
+    return make_student(
+        family_of(encoders), cfg.student.kind.value, cfg.student.positions, attention,
+        vae_scale_factor=encoders.vae_scale_factor,
+    )  # fmt: skip
 
 
 def sizes_of(cfg: DictConfig) -> list[tuple[int, int]]:
@@ -115,11 +126,11 @@ def sizes_of(cfg: DictConfig) -> list[tuple[int, int]]:
 
 
 def encode_pairs(
-    cfg: DictConfig, source: PairSource, encoders: FluxPipeline, current: Run, accelerator: Accelerator
+    cfg: DictConfig, source: PairSource, encoders: Any, student: Student, current: Run, accelerator: Accelerator
 ) -> Pairs | None:
     """Bring the pairs from their source to tensors; None after mode=encode, which only fills the cache."""
     sizes, folder, shown = sizes_of(cfg), Path(cfg.cache_dir), accelerator.is_main_process
-    encoder = Encoder(encoders, cfg.model.max_sequence_length, cfg.fit.value)
+    encoder = Encoder(encoders, student, cfg.model.max_sequence_length, cfg.fit.value)
     cache = None if cfg.cache is Cached.off else Cache(encoder, folder, sizes, cfg.cache is Cached.all)
     prepare_pairs(source, folder, sizes, cache, current.worker, current.workers, shown)
     accelerator.wait_for_everyone()
@@ -134,17 +145,11 @@ def make_validation(cfg: DictConfig) -> Validation | None:
     return instantiate(cfg.validation) if cfg.validation and cfg.mode is Mode.train else None
 
 
-def release_texts(cfg: DictConfig, encoders: FluxPipeline) -> None:
+def release_texts(cfg: DictConfig, encoders: Any) -> None:
     """Free the text encoders where all captions are cached; otherwise they work at every step."""
     if cfg.cache is Cached.all:
-        encoders.text_encoder = encoders.text_encoder_2 = None
-
-
-def student_of(cfg: DictConfig, trainee: Trainee, vae_scale_factor: int) -> CanvasStudent:
-    """Give the student that an objective calls: the trainee's transformer, as its launcher wrapped it."""
-    return CanvasStudent(
-        trainee.transformer, trainee.facts.dtype, cfg.positions.value, vae_scale_factor, trainee.wrapped
-    )  # fmt: skip
+        for name in family_of(encoders).text_encoders(encoders):
+            setattr(encoders, name, None)
 
 
 def announce(cfg: DictConfig, trainee: Trainee, resumed: bool, num_pairs: int, config_hash: str) -> None:

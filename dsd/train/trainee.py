@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from dsd.models.adapter import trainable_parameters
+from dsd.models.student import Student
 from dsd.train.checkpoint import TrainState, gather, gather_states, group_settings, load_checkpoint, save_checkpoint
 from dsd.train.finite import Losses
 from dsd.train.journal import METRICS, VALIDATION, forget_after
@@ -37,7 +38,7 @@ class Trainee:
     ) -> None:
         self.wrapped, self.optimizer, self.accelerator = wrapped, optimizer, accelerator  # as the launcher divided them
         self.output_dir, self.facts = output_dir, facts
-        self.transformer: Any = accelerator.unwrap_model(wrapped)  # a FluxTransformer2DModel
+        self.transformer: Any = accelerator.unwrap_model(wrapped)
         self.parameters = trainable_parameters(self.transformer)
         self.parameters_to_clip = [p for group in optimizer.param_groups for p in group["params"]]
         self.strategy = strategy_of(accelerator, optimizer)
@@ -47,6 +48,13 @@ class Trainee:
     def num_parameters(self) -> int:
         """Number of trainable parameters, over all processes."""
         return sum(self.strategy.shape(p).numel() for p in self.parameters.values())
+
+    def over(self, student: Any) -> Student:
+        """Give a student this transformer, as its launcher wrapped it."""
+        found: Student = replace(
+            student, transformer=self.transformer, dtype=self.facts.dtype, wrapped=self.wrapped
+        )  # fmt: skip
+        return found
 
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:

@@ -24,7 +24,9 @@ class Artist(Protocol):
     def prepare(self, pipeline: Any, references: Sequence[Image.Image], prompts: Sequence[str]) -> None:
         """Encode what never changes, while the text encoders are there."""
 
-    def __call__(self, transformer: Any, positions: str) -> list[Image.Image]: ...
+    def __call__(self, transformer: Any, about: Mapping[str, Any]) -> list[Image.Image]:
+        """Draw every reference; `about` describes the student, see `Student.about`."""
+        ...
 
 
 class Validation:
@@ -47,9 +49,9 @@ class Validation:
             for job in self.jobs:
                 refuse_unsuited(name, measure, f"validation.jobs: {job.name}", job.prompt, job.truth)
 
-    def prepare(self, pipeline: Any, num_steps: int, positions: str) -> None:
+    def prepare(self, pipeline: Any, num_steps: int, about: Mapping[str, Any]) -> None:
         """Read the references and encode all that the artist needs of the pipeline."""
-        self.num_steps, self.positions = num_steps, positions
+        self.num_steps, self.about = num_steps, about
         self.references = [job.picture() for job in self.jobs]
         self.artist.prepare(pipeline, self.references, [job.prompt for job in self.jobs])
 
@@ -59,7 +61,7 @@ class Validation:
         if state.step % self.every and state.step < self.num_steps:
             return
         trainee.losses.refuse_nan()
-        images = self.artist(trainee.transformer, self.positions)
+        images = self.artist(trainee.transformer, self.about)
         better = False
         if accelerator.is_main_process:
             found = self.measure(images)

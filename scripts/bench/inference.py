@@ -38,6 +38,7 @@ from dsd.io.files import resolve, write_json
 from dsd.models.adapter import NAME
 from dsd.models.adapter_file import target_pattern
 from dsd.models.conditional import join, split
+from dsd.models.families.flux1 import FAMILY as FLUX1
 from dsd.models.flops import matmul_flops
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline, to_device
@@ -82,7 +83,7 @@ def plain_port(
 
     def velocity(timestep: Tensor, condition: Tensor, embeds: Tensor, pooled: Tensor) -> Tensor:
         sigmas = timestep.expand(1).to(dtype) / 1000
-        return student.velocity(latents, sigmas, Conditions(condition, embeds, pooled), canvas, 3.5)
+        return student.velocity(latents, sigmas, Conditions(condition, (embeds, pooled)), canvas, 3.5)
 
     for step, timestep in enumerate(timesteps):
         both = velocity(timestep, condition, embeds, pooled)
@@ -107,7 +108,7 @@ def students(shape: str, device: torch.device, rank: int) -> tuple[DSDPipeline, 
         torch.nn.init.normal_(parameter, std=0.02)
     transformer = join(base.transformer)
     transformer.add_adapter(
-        LoraConfig(r=rank, lora_alpha=rank, target_modules=target_pattern("attention"), init_lora_weights=False),
+        LoraConfig(r=rank, lora_alpha=rank, target_modules=target_pattern(FLUX1, "attention"), init_lora_weights=False),
         adapter_name=NAME,
     )
     transformer.requires_grad_(False)
@@ -166,7 +167,7 @@ def per_forward(port: DSDPipeline, ours: DSDPipeline, size: int, length: int) ->
             (1, length, config.joint_attention_dim), (1, config.pooled_projection_dim),
         )
     )  # fmt: skip
-    conditions, sigmas = Conditions(condition, embeds, pooled), torch.tensor([0.5], device=device)
+    conditions, sigmas = Conditions(condition, (embeds, pooled)), torch.tensor([0.5], device=device)
     ids = canvas.ids(device=device, dtype=dtype)
     known = ours.precomputed().at(torch.cat([ids.new_zeros(length, 3), ids]))
     expected = Passes(port.student, canvas, 3.5, sigmas).under(conditions)(noisy, 0).float()

@@ -90,7 +90,8 @@ def load(cfg: DictConfig, arguments: argparse.Namespace, device: torch.device) -
     """Load the pipeline that is asked for, on the CPU."""
     if arguments.model:
         dtype = "float32" if device.type == "cpu" else "bfloat16"
-        return DSDPipeline.from_base(arguments.model, arguments.adapter, dtype=dtype)
+        pipeline: DSDPipeline = DSDPipeline.from_base(arguments.model, arguments.adapter, dtype=dtype)
+        return pipeline
     toybox = resolve(TOYBOX)
     base = (
         DSDPipeline.from_pretrained(toybox)

@@ -27,6 +27,7 @@ from diffusers.training_utils import cast_training_params
 from dsd.io.files import write_json
 from dsd.models.adapter import build_student, trainable_parameters
 from dsd.models.canvas import Canvas
+from dsd.models.families.flux1 import FAMILY as FLUX1
 from dsd.models.flops import lora_step_flops, matmul_flops
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline, to_device
@@ -56,7 +57,7 @@ def main() -> None:
     plain.enable_gradient_checkpointing()
     plain.train()
     if arguments.activation_gb is not None:
-        recompute_blocks(ours, arguments.activation_gb, size, canvas, text)
+        recompute_blocks(FLUX1, ours, arguments.activation_gb, size, canvas.num_tokens, text)
     if arguments.compile:
         ours.compile_repeated_blocks()
     flops = lora_step_flops(ours, canvas.num_tokens, text)
@@ -97,7 +98,7 @@ def make_student(small: bool, device: torch.device, rank: int, targets: str) -> 
     else:
         torch.manual_seed(0)
         base = random_flux_dev(torch.bfloat16, device).transformer
-    student = build_student(base, rank, rank, targets)
+    student: FluxTransformer2DModel = build_student(base, CanvasStudent(), rank, rank, targets)
     cast_training_params(student, torch.float32)
     return student
 
@@ -112,7 +113,7 @@ def random_batch(student: FluxTransformer2DModel, size: int, canvas: Canvas, tex
     shape = (size, canvas.num_tokens, config["out_channels"])
     latents, cond_latents = draw(*shape), draw(*shape)
     embeds, pooled = draw(size, text, config["joint_attention_dim"]), draw(size, config["pooled_projection_dim"])
-    conditions = Conditions(cond_latents, embeds, pooled)
+    conditions = Conditions(cond_latents, (embeds, pooled))
     return Batch(canvas, latents, conditions, draw(*shape), torch.rand(size, generator=generator))
 
 

@@ -128,7 +128,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "no metadata": (lambda s, m: m.clear(), "an adapter that dsd-train wrote is needed"),
     "metadata": (lambda s, m: m.update(lora="{"), "its metadata is not JSON"),
     "rank": (lambda s, m: m.update(lora=m["lora"].replace('"rank": ', '"rank": 1')), "instead of"),
-    "positions": (lambda s, m: m.update(positions='"x"'), "its metadata is damaged"),
+    "positions": (lambda s, m: m.update(student='{"positions": "x"}'), "its metadata is damaged"),
     "base": (lambda s, m: m.update(base='{"path": "x", "fingerprint": "0"}'), "made for another base"),
 }
 

@@ -10,15 +10,13 @@ from dsd.errors import UserError
 from dsd.models.canvas import (
     Canvas,
     canvas_of,
-    condition_canvas,
-    decode,
-    grid_ids,
     pack,
-    target_canvas,
     to_pixels,
     to_rgb,
     unpack,
 )
+from dsd.models.positions import grid
+from dsd.models.student import CanvasStudent
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +26,11 @@ def vae() -> AutoencoderKL:
 
 @torch.no_grad()
 def test_a_condition_is_the_reference_beside_black(vae: AutoencoderKL) -> None:
-    references = torch.rand(2, 3, 32, 48) * 2 - 1
-    black = torch.full_like(references, -1.0)
-    assert torch.equal(condition_canvas(vae, references), target_canvas(vae, references, black))
-    assert condition_canvas(vae, references).shape == (2, canvas_of(32, 48, 8).num_tokens, 64)
+    references, student = torch.rand(2, 1, 3, 32, 48) * 2 - 1, CanvasStudent()
+    black = torch.full_like(references[:, 0], -1.0)
+    condition = student.condition(vae, references)
+    assert torch.equal(condition, student.drawn(vae, references, black))
+    assert condition.shape == (2, canvas_of(32, 48, 8).num_tokens, 64)
 
 
 def test_the_target_stands_on_the_right() -> None:
@@ -52,8 +51,8 @@ def test_packing_and_ids_are_those_of_diffusers() -> None:
     assert torch.equal(pack(latents), tokens)
     assert torch.equal(unpack(tokens, 2), latents)
     theirs = FluxPipeline._prepare_latent_image_ids(1, 2, 3, torch.device("cpu"), torch.float32)
-    assert torch.equal(grid_ids(2, 3), theirs)
-    assert torch.equal(Canvas(2, 3).ids(), theirs)
+    assert torch.equal(grid(2, 3), theirs)
+    assert torch.equal(Canvas(2, 6).ids()[Canvas(2, 6).target_mask()], theirs + torch.tensor([0, 0, 3]))
 
 
 def test_diagonal_positions_begin_where_the_target_ends() -> None:
@@ -64,8 +63,10 @@ def test_diagonal_positions_begin_where_the_target_ends() -> None:
 
 @torch.no_grad()
 def test_a_canvas_is_decoded_to_its_size(vae: AutoencoderKL) -> None:
-    pixels = torch.rand(1, 3, 32, 48) * 2 - 1
-    assert decode(vae, target_canvas(vae, pixels, pixels), canvas_of(32, 48, 8).rows).shape == (1, 3, 32, 96)
+    pixels, student = torch.rand(1, 3, 32, 48) * 2 - 1, CanvasStudent()
+    decoded = student.family.decode(vae, student.drawn(vae, pixels[None], pixels), canvas_of(32, 48, 8).rows)
+    assert decoded.shape == (1, 3, 32, 96)
+    assert [panel.shape for panel in student.panels(decoded)] == [(1, 3, 32, 48)] * 2
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])

@@ -13,6 +13,7 @@ from dsd.errors import UserError
 from dsd.models.adapter import adapter_state, build_student, describe, fingerprint, load_adapter, trainable_parameters
 from dsd.models.adapter_file import read_adapter, save_adapter
 from dsd.models.conditional import is_conditional, join, load_transformer, split
+from dsd.models.student import CanvasStudent
 
 DATA = Path(__file__).parents[1] / "data" / "published_tiny"
 
@@ -44,7 +45,7 @@ def run(transformer: FluxTransformer2DModel, tokens: dict[str, torch.Tensor]) ->
 
 
 def student(rank: int = 4) -> FluxTransformer2DModel:
-    return build_student(base(), rank=rank, alpha=8)
+    return build_student(base(), CanvasStudent(), rank=rank, alpha=8)
 
 
 def stir(transformer: FluxTransformer2DModel) -> None:

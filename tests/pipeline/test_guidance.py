@@ -28,7 +28,8 @@ def made(transformer) -> Passes:
 def conditions(seed: int) -> Conditions:
     generator = torch.Generator().manual_seed(seed)
     shapes = (2, 8, 64), (2, 5, 32), (2, 32)
-    return Conditions(*(torch.randn(shape, generator=generator) for shape in shapes))
+    cond_latents, *text = (torch.randn(shape, generator=generator) for shape in shapes)
+    return Conditions(cond_latents, tuple(text))
 
 
 NOISY = torch.randn(2, 8, 64, generator=torch.Generator().manual_seed(9))
@@ -42,7 +43,7 @@ NOISY = torch.randn(2, 8, 64, generator=torch.Generator().manual_seed(9))
 @pytest.mark.parametrize("batched", [True, False])
 def test_only_passes_that_count_are_run(transformer, made, image_scale, text_scale, passes, batched) -> None:
     full, no_text = conditions(1), conditions(2)
-    no_text = Conditions(full.cond_latents, no_text.prompt_embeds, no_text.pooled_prompt_embeds)
+    no_text = Conditions(full.cond_latents, no_text.text)
     rows = []
     hook = transformer.register_forward_pre_hook(
         lambda _, arguments, named: rows.append(len(named["hidden_states"])), with_kwargs=True
@@ -51,7 +52,7 @@ def test_only_passes_that_count_are_run(transformer, made, image_scale, text_sca
     hook.remove()
     assert rows == ([2 * passes] if batched else [2] * passes)
 
-    nothing = Conditions(torch.zeros_like(full.cond_latents), no_text.prompt_embeds, no_text.pooled_prompt_embeds)
+    nothing = Conditions(torch.zeros_like(full.cond_latents), no_text.text)
     v_both, v_image, v_none = (made.under(c)(NOISY, 1) for c in (full, no_text, nothing))
     expected = v_none + image_scale * (v_image - v_none) + text_scale * (v_both - v_image)
     torch.testing.assert_close(velocity, expected, atol=1e-5, rtol=1e-5)
@@ -67,8 +68,8 @@ def test_the_coefficients_sum_to_one() -> None:
 def test_norm_balance_shortens_the_longer_difference(made, batched) -> None:
     """By SynCD's definition, written out: v(img,-) + (s_i - 1) d_img + s_t d_txt, both as long as the shorter."""
     full, other = conditions(1), conditions(2)
-    no_text = Conditions(full.cond_latents, other.prompt_embeds, other.pooled_prompt_embeds)
-    nothing = Conditions(torch.zeros_like(full.cond_latents), other.prompt_embeds, other.pooled_prompt_embeds)
+    no_text = Conditions(full.cond_latents, other.text)
+    nothing = Conditions(torch.zeros_like(full.cond_latents), other.text)
     v_both, v_image, v_none = (made.under(c)(NOISY, 1) for c in (full, no_text, nothing))
     velocity = guided(made, full, no_text, Scales(2.0, 3.0, norm_balanced=True), batched)(NOISY, 1)
     for row in range(2):

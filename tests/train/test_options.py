@@ -15,9 +15,11 @@ from dsd.io.files import write_json
 from dsd.models.adapter import build_student, trainable_parameters
 from dsd.models.canvas import Canvas
 from dsd.models.conditional import is_conditional, load_transformer
+from dsd.models.families.flux1 import FAMILY
 from dsd.models.flops import forward_flops, lora_step_flops
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline
+from dsd.models.student import CanvasStudent
 from dsd.pipeline.pipeline import DSDPipeline
 from dsd.runs.manifest import read_manifest
 from dsd.train.checkpoint import checkpoints
@@ -88,12 +90,12 @@ def test_the_average_is_what_is_kept(run, settings, adapter, tmp_path) -> None:
 
 
 def test_positions_go_with_the_adapter(run, settings, adapter, tmp_path) -> None:
-    run("train", *settings, "positions=diagonal", f"output_dir={tmp_path}")
+    run("train", *settings, "student.positions=diagonal", f"output_dir={tmp_path}")
     ours = DSDPipeline.from_base(TEACHER, tmp_path)
-    assert ours.positions == "diagonal"
-    assert DSDPipeline.from_base(TEACHER, adapter).positions == "column"
+    assert ours.student.positions == "diagonal"
+    assert DSDPipeline.from_base(TEACHER, adapter).student.positions == "column"
     diagonal = draw(ours)
-    ours.positions = "column"
+    ours.about = {"positions": "column"}
     assert not torch.equal(diagonal, draw(ours))
     losses = [
         json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["loss"] for folder in (tmp_path, adapter)
@@ -127,13 +129,15 @@ def test_validation_finds_the_best_step(run, settings, tmp_path) -> None:
 
 
 def test_a_memory_budget_recomputes_no_more_blocks_than_it_must(run, settings, adapter, tmp_path) -> None:
-    student = build_student(load_pipeline(TEACHER).transformer, 8, 8)
+    student = build_student(load_pipeline(TEACHER).transformer, CanvasStudent(), 8, 8)
     canvas = Canvas(4, 8)
-    double = kept_bytes(student, student.transformer_blocks[0], 4, canvas, 56)
-    single = kept_bytes(student, student.single_transformer_blocks[0], 4, canvas, 56)
+    double = kept_bytes(FAMILY, student, student.transformer_blocks[0], 4, canvas.num_tokens, 56)
+    single = kept_bytes(FAMILY, student, student.single_transformer_blocks[0], 4, canvas.num_tokens, 56)
     every = double * len(student.transformer_blocks) + single * len(student.single_transformer_blocks)
     budgets = {0.0: 9, (every - double) / 1e9: 1, every / 1e9: 0}
-    assert {budget: recompute_blocks(student, budget, 4, canvas, 56) for budget in budgets} == budgets
+    assert {
+        budget: recompute_blocks(FAMILY, student, budget, 4, canvas.num_tokens, 56) for budget in budgets
+    } == budgets
     said = run("train", *settings, "activation_gb=0", f"output_dir={tmp_path}")
     assert "9 of 9 blocks are computed twice" in said
     ours, theirs = (load_file(folder / "adapter.safetensors") for folder in (tmp_path, adapter))
@@ -179,7 +183,7 @@ def test_trained_names_are_the_file_s(adapter) -> None:
     """peft's own naming of the tensors in a file, and of the parameters in a model."""
     from peft.utils import get_peft_model_state_dict
 
-    student = build_student(load_pipeline(str(BASE)).transformer, 4, 4, use_dora=True)
+    student = build_student(load_pipeline(str(BASE)).transformer, CanvasStudent(), 4, 4, use_dora=True)
     from dsd.models.adapter import adapter_state
 
     ours = adapter_state({name: p.detach() for name, p in trainable_parameters(student).items()})
@@ -192,7 +196,7 @@ def test_trained_names_are_the_file_s(adapter) -> None:
     ("override", "words"),
     [
         ("cache=some", "cache: invalid value 'some', expected one of [all, latents, off]"),
-        ("positions=spiral", "expected one of [column, diagonal]"),
+        ("student.positions=spiral", "student.positions=spiral is unknown to canvas; choose one of column, diagonal"),
         ("num_shards=2", "num_shards=2 divides mode=encode alone"),
         ("data=uno_1m", "data.path"),
         ("buckets=[[30,30]]", "positive multiples of"),
@@ -227,7 +231,7 @@ def test_what_a_step_costs_at_flux_shape() -> None:
     transformer = random_flux_dev(torch.bfloat16, "meta").transformer
     assert sum(forward_flops(transformer, 2048, 512)) / 1e12 == pytest.approx(37.7, abs=0.1)
     assert sum(forward_flops(transformer, 4096, 512)) / 1e12 == pytest.approx(74.4, abs=0.2)
-    student = build_student(transformer, 512, 512, "all_linear")
+    student = build_student(transformer, CanvasStudent(), 512, 512, "all_linear")
     assert sum(p.numel() for p in trainable_parameters(student).values()) / 1e9 == pytest.approx(2.09, abs=0.01)
     assert lora_step_flops(student, 2048, 512) / 1e12 == pytest.approx(103.6, abs=0.3)
 

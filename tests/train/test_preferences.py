@@ -25,7 +25,7 @@ TEACHER = "pkg://dsd.toybox/weights/teacher"
 def batch(negative: bool = True) -> Batch:
     torch.manual_seed(0)
     latents, worse, noise = torch.randn(3, 4, 8, 4)
-    conditions = Conditions(latents, latents, latents)
+    conditions = Conditions(latents, (latents, latents))
     return Batch(Canvas(2, 4), latents, conditions, noise, torch.full((4,), 0.5), worse if negative else None)
 
 
@@ -62,7 +62,7 @@ def test_the_loss_is_dpo_on_velocities() -> None:
 
 
 def test_without_its_lora_a_student_is_what_it_began_from(adapter) -> None:
-    transformer = build_student(load_pipeline(TEACHER).transformer, 4, 4, init=adapter)
+    transformer = build_student(load_pipeline(TEACHER).transformer, CanvasStudent(), 4, 4, init=adapter)
     plain = DSDPipeline.from_base(TEACHER, adapter).transformer
     torch.manual_seed(0)
     for name, parameter in transformer.named_parameters():
@@ -71,7 +71,7 @@ def test_without_its_lora_a_student_is_what_it_began_from(adapter) -> None:
     ours, theirs = (CanvasStudent(each, torch.float32) for each in (transformer, plain))
     latents, canvas = torch.randn(2, 1, 32, transformer.config.out_channels), Canvas(4, 8)
     texts = torch.randn(1, 4, plain.config.joint_attention_dim), torch.randn(1, plain.config.pooled_projection_dim)
-    given = latents[0], torch.tensor([0.5]), Conditions(latents[1], *texts), canvas, 3.5
+    given = latents[0], torch.tensor([0.5]), Conditions(latents[1], tuple(texts)), canvas, 3.5
     with torch.no_grad():
         with ours.without_lora():
             torch.testing.assert_close(ours.velocity(*given), theirs.velocity(*given), atol=1e-5, rtol=1e-4)

@@ -14,7 +14,7 @@ class Batch:
     """Samples of one size, and the randomness of this step."""
 
     canvas: Canvas
-    latents: Tensor  # (B, L, C) clean: reference on the left, target on the right
+    latents: Tensor  # (B, L, C) clean: what the student learns to draw
     conditions: Conditions  # zero latents and the empty prompt where they are dropped
     noise: Tensor  # (B, L, C)
     sigmas: Tensor  # (B,)
@@ -30,7 +30,7 @@ class Batch:
         return replace(
             self,
             latents=moved(self.latents),
-            conditions=Conditions(*map(moved, vars(self.conditions).values())),
+            conditions=self.conditions.map(moved),
             noise=moved(self.noise),
             sigmas=moved(self.sigmas),
             negative=None if self.negative is None else moved(self.negative),

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import FluxPipeline
 from PIL import Image
 from torch import Tensor
 
-from dsd.models.canvas import condition_canvas, target_canvas, to_pixels
+from dsd.models.canvas import to_pixels
+from dsd.models.families import Text
+from dsd.models.student import Student
 
 VARYING = ("transformers_version", "dtype", "torch_dtype")  # keys of a config that say nothing of the weights
 SAMPLED = 64  # numbers of every tensor that go into a digest
@@ -19,34 +20,30 @@ SAMPLED = 64  # numbers of every tensor that go into a digest
 
 @dataclass(frozen=True)
 class Encoder:
-    """A base's VAE and text encoders. Shapes: B batch, L packed tokens of a canvas, C packed channels, T text tokens,
-    D text width, P pooled width.
-    """
+    """A base's VAE and text encoders. Shapes: B batch, L tokens of what is drawn, R of the condition, C channels."""
 
-    pipeline: FluxPipeline
+    pipeline: Any
+    student: Student  # how pictures are encoded; it needs no transformer
     max_sequence_length: int
     fit: str = "crop"  # how pictures are fitted into panels
 
     @torch.inference_mode()
-    def canvas(
-        self, references: Sequence[Image.Image], targets: Sequence[Image.Image], height: int, width: int
+    def drawn(
+        self, references: Sequence[Sequence[Image.Image]], targets: Sequence[Image.Image], height: int, width: int
     ) -> Tensor:
-        """Encode what the student learns to draw, [reference | target], to (B, L, C)."""
-        pixels = [self._pixels(images, height, width) for images in (references, targets)]
-        return target_canvas(self.pipeline.vae, *pixels)
+        """Encode what the student learns to draw, (B, L, C), from the references and the target of each pair."""
+        pixels = self._several(references, height, width), self._pixels(targets, height, width)
+        return self.student.drawn(self.pipeline.vae, *pixels)
 
     @torch.inference_mode()
-    def condition(self, references: Sequence[Image.Image], height: int, width: int) -> Tensor:
-        """Encode the references for the student's condition, (B, L, C)."""
-        return condition_canvas(self.pipeline.vae, self._pixels(references, height, width))
+    def condition(self, references: Sequence[Sequence[Image.Image]], height: int, width: int) -> Tensor:
+        """Encode the references of each pair for the student's condition, (B, R, C)."""
+        return self.student.condition(self.pipeline.vae, self._several(references, height, width))
 
     @torch.inference_mode()
-    def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Encode captions to embeddings (B, T, D) and pooled embeddings (B, P)."""
-        embeds, pooled, _ = self.pipeline.encode_prompt(
-            prompt=list(captions), prompt_2=None, max_sequence_length=self.max_sequence_length
-        )
-        return embeds, pooled
+    def text(self, captions: Sequence[str]) -> Text:
+        """Encode captions, (B, ...) each."""
+        return self.student.family.encode_text(self.pipeline, captions, self.max_sequence_length)
 
     def about_latents(self, height: int, width: int) -> dict[str, str | int]:
         """List what latents depend on beside the pictures."""
@@ -57,11 +54,22 @@ class Encoder:
 
     def about_text(self) -> dict[str, str | int]:
         """List what embeddings depend on beside the captions."""
-        pipeline = self.pipeline
-        return {
-            "text_encoder": digest(pipeline.text_encoder), "text_encoder_2": digest(pipeline.text_encoder_2),
-            "max_sequence_length": self.max_sequence_length, "dtype": str(pipeline.text_encoder_2.dtype),
-        }  # fmt: skip
+        encoders = {name: digest(encoder) for name, encoder in self.encoders.items()}
+        return {**encoders, "max_sequence_length": self.max_sequence_length, "dtype": str(self.text_dtype)}
+
+    @property
+    def encoders(self) -> dict[str, Any]:
+        """The text encoders by name; each gives one tensor of a caption's text."""
+        return self.student.family.text_encoders(self.pipeline)
+
+    @property
+    def text_dtype(self) -> torch.dtype:
+        """Of the embeddings."""
+        dtype: torch.dtype = list(self.encoders.values())[-1].dtype
+        return dtype
+
+    def _several(self, pictures: Sequence[Sequence[Image.Image]], height: int, width: int) -> Tensor:
+        return torch.stack([self._pixels(some, height, width) for some in pictures])
 
     def _pixels(self, images: Sequence[Image.Image], height: int, width: int) -> Tensor:
         pixels = [to_pixels(image, height, width, self.fit) for image in images]

@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from dsd.train.data.cache import Cache
+from dsd.models.families import Text
+from dsd.train.data.cache import Cache, opened
 from dsd.train.data.encoder import Encoder
 from dsd.train.data.sources import PairSource, Picture, RawPair
 from dsd.train.data.table import Size, Table, blocks, left_out, make_table, read_table, refuse_useless
@@ -32,20 +33,20 @@ class Pairs(Protocol):
     @property
     def captions(self) -> list[tuple[str, str]]: ...  # description, instruction
 
-    def canvas(self, rows: Sequence[int]) -> Tensor:
-        """Give the latents of [reference | target], (B, L, C)."""
+    def drawn(self, rows: Sequence[int]) -> Tensor:
+        """Give the latents of what the student learns to draw, (B, L, C)."""
         ...
 
     def condition(self, rows: Sequence[int]) -> Tensor:
-        """Give the latents of the reference as a condition, (B, L, C)."""
+        """Give the latents of the references as a condition, (B, R, C)."""
         ...
 
     def negative(self, rows: Sequence[int]) -> Tensor | None:
-        """Give the latents of [reference | worse target], (B, L, C); None where the pairs have none."""
+        """Give the latents of a worse target, (B, L, C) like `drawn`; None where the pairs have none."""
         ...
 
-    def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Give the embeddings of captions, (B, T, D) and (B, P)."""
+    def text(self, captions: Sequence[str]) -> Text:
+        """Give the text of captions, (B, ...) each."""
         ...
 
 
@@ -68,18 +69,21 @@ class CachedPairs:
     def captions(self) -> list[tuple[str, str]]:
         return self.table.captions
 
-    def canvas(self, rows: Sequence[int]) -> Tensor:
-        return self.cache.canvases[int(self.bucket_of[rows[0]])].rows([self.table.canvas_key(row) for row in rows])
+    def drawn(self, rows: Sequence[int]) -> Tensor:
+        keys = [self.cache.drawn_key(self.table, row) for row in rows]
+        return self.cache.drawn[self.table.size_of(rows[0])].rows(keys)
 
     def condition(self, rows: Sequence[int]) -> Tensor:
-        return self.cache.conditions[int(self.bucket_of[rows[0]])].rows([self.table.references[row] for row in rows])
+        store = self.cache.conditions(self.table, rows[0])
+        return store.rows([self.table.references[row] for row in rows])
 
     def negative(self, rows: Sequence[int]) -> Tensor | None:
         if not self.table.negatives[rows[0]]:
             return None
-        return self.cache.canvases[int(self.bucket_of[rows[0]])].rows([self.table.negative_key(row) for row in rows])
+        keys = [self.cache.negative_key(self.table, row) for row in rows]
+        return self.cache.drawn[self.table.size_of(rows[0])].rows(keys)
 
-    def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def text(self, captions: Sequence[str]) -> Text:
         return self.cache.text(captions)
 
 
@@ -104,28 +108,26 @@ class DirectPairs:
     def captions(self) -> list[tuple[str, str]]:
         return self.table.captions
 
-    def canvas(self, rows: Sequence[int]) -> Tensor:
+    def drawn(self, rows: Sequence[int]) -> Tensor:
         pairs = self._read(rows)
-        return self._canvas(rows, pairs, [pair.target for pair in pairs])
+        return self._drawn(rows, pairs, [pair.target for pair in pairs])
 
     def condition(self, rows: Sequence[int]) -> Tensor:
-        return self.encoder.condition([pair.reference.open() for pair in self._read(rows)], *self._size(rows))
+        return self.encoder.condition(opened(self._read(rows)), *self._size(rows))
 
     def negative(self, rows: Sequence[int]) -> Tensor | None:
         pairs = self._read(rows)
         negatives = [pair.negative for pair in pairs if pair.negative]
-        return self._canvas(rows, pairs, negatives) if negatives else None
+        return self._drawn(rows, pairs, negatives) if negatives else None
 
-    def text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def text(self, captions: Sequence[str]) -> Text:
         return self.encoder.text(captions)
 
-    def _canvas(self, rows: Sequence[int], pairs: Sequence[RawPair], targets: Sequence[Picture]) -> Tensor:
-        return self.encoder.canvas(
-            [pair.reference.open() for pair in pairs], [picture.open() for picture in targets], *self._size(rows)
-        )
+    def _drawn(self, rows: Sequence[int], pairs: Sequence[RawPair], targets: Sequence[Picture]) -> Tensor:
+        return self.encoder.drawn(opened(pairs), [picture.open() for picture in targets], *self._size(rows))
 
     def _size(self, rows: Sequence[int]) -> Size:
-        return self.sizes[int(self.table.bucket_of[rows[0]])]
+        return self.sizes[self.table.size_of(rows[0])]
 
     def _read(self, rows: Sequence[int]) -> list[RawPair]:
         places = [(row, int(self.table.positions[row])) for row in rows]

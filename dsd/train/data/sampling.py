@@ -6,10 +6,10 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dsd.flow import Sigmas, generator_at
 from dsd.models.canvas import Canvas
+from dsd.models.families import Text
 from dsd.models.student import Conditions
 from dsd.train.data.batch import Batch
 from dsd.train.data.pairs import Pairs
@@ -40,7 +40,7 @@ class Sampling:
         rows = [self.row(position) for position in positions]
         generators = [generator_at(self.seed, 1, position) for position in positions]
         captions, keep = self._choose(rows, generators)
-        latents = self.pairs.canvas(rows).float()
+        latents = self.pairs.drawn(rows).float()
         cond_latents = self.pairs.condition(rows).float() * torch.tensor(keep, device=latents.device).view(-1, 1, 1)
         negative = self.pairs.negative(rows)
         drawn = [
@@ -48,9 +48,9 @@ class Sampling:
             for generator in generators
         ]
         return Batch(
-            canvas=self.canvases[self.pairs.bucket_of[rows[0]]],
+            canvas=self.canvases[self.pairs.bucket_of[rows[0]] % len(self.canvases)],
             latents=latents,
-            conditions=Conditions(cond_latents, *self._text(captions)),
+            conditions=Conditions(cond_latents, self._text(captions)),
             noise=torch.stack([noise for _, noise in drawn]).to(latents.device),
             sigmas=torch.cat([sigma for sigma, _ in drawn]).to(latents.device),
             negative=None if negative is None else negative.float(),
@@ -69,12 +69,11 @@ class Sampling:
             keep.append(float(no_condition >= self.condition_dropout))
         return captions, keep
 
-    def _text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Read embeddings (B, T, D) and (B, P), each distinct caption once."""
+    def _text(self, captions: Sequence[str]) -> Text:
+        """Read the text of captions, (B, ...) each; each distinct caption once."""
         distinct = list(dict.fromkeys(captions))
         place = [distinct.index(caption) for caption in captions]
-        embeds, pooled = self.pairs.text(distinct)
-        return embeds[place], pooled[place]
+        return tuple(part[place] for part in self.pairs.text(distinct))
 
     @cached_property
     def _members(self) -> np.ndarray:

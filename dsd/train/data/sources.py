@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, IterableDataset, List, load_dataset
 from datasets import Image as ImageFeature
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 from dsd.errors import UserError
 from dsd.io.inputs import first_problem, regular_file
 from dsd.io.pictures import FORMATS
+from dsd.models.settings import MOST_REFERENCES
 from dsd.runs.identity import fingerprint
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
@@ -63,6 +64,17 @@ class RawPair:
     description: str  # of the target
     instruction: str  # what to do with the reference; the description where a set has none
     negative: Picture | None = None  # a worse target, for training on preferences
+    others: tuple[Picture, ...] = ()  # more references of the same target
+
+    @property
+    def references(self) -> list[Picture]:
+        """All references."""
+        return [self.reference, *self.others]
+
+    @property
+    def reference_key(self) -> str:
+        """Name the references by their content."""
+        return "+".join(picture.key for picture in self.references)
 
 
 @dataclass(frozen=True)
@@ -172,6 +184,43 @@ def curated(path: str) -> Columns:
     if not source["counts"].get("pairs"):
         raise UserError(f"pairs={path}: it holds no pair; loosen the selection of dsd-curate")
     return Columns(read_shards(path, "pairs"), path, content_of(Path(path) / "pairs"))
+
+
+class SetRow(BaseModel, strict=True):
+    """A row of `sets/` of dsd-curate: a target with several references."""
+
+    image: ImageCell | None
+    references: Annotated[list[ImageCell], Field(min_length=1, max_length=MOST_REFERENCES)]
+    caption: Caption | None
+
+
+class ReferenceSets:
+    """The pairs of dsd-curate and, after them, its targets with several references (max_references above 1)."""
+
+    def __init__(self, path: str) -> None:
+        self.pairs, folder = curated(path), Path(path) / "sets"
+        if not folder.is_dir():
+            raise UserError(f"pairs={path}: no sets of references in it; run dsd-curate max_references=4 first")
+        sets = read_shards(path, "sets").select_columns(["image", "references", "caption"])
+        self.sets = sets.cast_column("image", ImageFeature(decode=False))
+        self.sets = self.sets.cast_column("references", List(ImageFeature(decode=False)))
+        self.fingerprint = digest(self.pairs.fingerprint, content_of(folder))
+
+    def __len__(self) -> int:
+        return len(self.pairs) + len(self.sets)
+
+    def block(self, positions: range) -> Iterator[RawPair | Unread]:
+        border = len(self.pairs)
+        yield from self.pairs.block(range(positions.start, min(positions.stop, border)))
+        for position in range(max(positions.start, border), positions.stop):
+            yield read_or_reason(partial(self._set, self.sets[position - border]))
+
+    @staticmethod
+    def _set(row: dict[str, Any]) -> RawPair:
+        found = SetRow.model_validate(row)
+        first, *others = (Picture(contents(cell, "reference")) for cell in found.references)
+        target, caption = Picture(contents(found.image, "target")), found.caption or ""
+        return RawPair(first, target, caption, caption, others=tuple(others))
 
 
 class Preferences:

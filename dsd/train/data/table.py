@@ -21,6 +21,7 @@ from dsd.errors import UserError
 from dsd.io.files import atomic
 from dsd.io.inputs import first_problem, regular_file
 from dsd.io.pictures import to_rgb
+from dsd.models.settings import MOST_REFERENCES
 from dsd.runs.progress import progress
 from dsd.train.data.sources import PairSource, RawPair, Unread, reason_of
 
@@ -32,7 +33,8 @@ Size = tuple[int, int]  # height and width of a panel in pixels
 class TableRow(BaseModel):
     """A row as it is stored."""
 
-    reference: str
+    reference: str  # of several, their keys joined by "+"
+    number: Annotated[int, Field(ge=1, le=MOST_REFERENCES)] = 1  # of references
     target: str
     description: str
     instruction: str
@@ -50,26 +52,27 @@ class Table:
     references: list[str]  # keys of the pictures
     targets: list[str]
     captions: list[tuple[str, str]]  # description, instruction
-    bucket_of: np.ndarray  # (N,) which of the sizes
+    bucket_of: np.ndarray  # (N,) which size and number of references; those of a batch are alike
+    num_sizes: int
     negatives: list[str]  # keys of worse targets, "" where there is none
     faults: list[tuple[int, str]]  # position and reason of the pairs that cannot be read
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    def canvas_key(self, row: int) -> str:
-        """Name the canvas of reference and target."""
-        return f"{self.references[row]}{self.targets[row]}"
+    def size_of(self, row: int) -> int:
+        """Tell which of the sizes a pair has."""
+        return int(self.bucket_of[row]) % self.num_sizes
 
-    def negative_key(self, row: int) -> str:
-        """Name the canvas of reference and worse target."""
-        return f"{self.references[row]}{self.negatives[row]}"
+    def number_of(self, row: int) -> int:
+        """Count the references of a pair."""
+        return int(self.bucket_of[row]) // self.num_sizes + 1
 
     def unchanged(self, row: int, pair: RawPair | Unread) -> RawPair:
         """Return the pair of a row. UserError where its source has changed since the table was made."""
         reason = pair.reason if isinstance(pair, Unread) else "another picture than before"
         if isinstance(pair, RawPair):
-            keys = pair.reference.key, pair.target.key, pair.negative.key if pair.negative else ""
+            keys = pair.reference_key, pair.target.key, pair.negative.key if pair.negative else ""
             if keys == (self.references[row], self.targets[row], self.negatives[row]):
                 return pair
         raise UserError(
@@ -110,7 +113,9 @@ def read_table(source: PairSource, cache_dir: Path, sizes: Sequence[Size], part:
         references=[row.reference for row in chosen],
         targets=[row.target for row in chosen],
         captions=[(row.description, row.instruction) for row in chosen],
-        bucket_of=nearest(sizes, [(row.height, row.width) for row in chosen]),
+        bucket_of=nearest(sizes, [(row.height, row.width) for row in chosen])
+        + len(sizes) * np.array([row.number - 1 for row in chosen], int),
+        num_sizes=len(sizes),
         negatives=[row.negative for row in chosen],
         faults=[(position, row.fault) for position, row in zip(positions, rows, strict=True) if row.fault],
     )
@@ -166,15 +171,20 @@ def look(pair: RawPair | Unread) -> dict[str, Any]:
     """Make a row of the table."""
     if isinstance(pair, Unread):
         nothing = dict.fromkeys(("reference", "target", "description", "instruction", "negative"), "")
-        return {**nothing, "height": 1, "width": 1, "fault": pair.reason}
+        return {**nothing, "number": 1, "height": 1, "width": 1, "fault": pair.reason}
     row: dict[str, Any] = {
-        "reference": pair.reference.key, "target": pair.target.key, "description": pair.description or "",
+        "reference": pair.reference_key, "number": len(pair.references), "target": pair.target.key,
+        "description": pair.description or "",
         "instruction": pair.instruction or "", "negative": pair.negative.key if pair.negative else "",
         "height": 1, "width": 1, "fault": "",
     }  # fmt: skip
     try:
         target = pair.target.open()
-        for picture in (pair.reference.open(), target, *([pair.negative.open()] if pair.negative else [])):
+        for picture in (
+            *(p.open() for p in pair.references),
+            target,
+            *([pair.negative.open()] if pair.negative else []),
+        ):
             to_rgb(picture)  # some open and cannot be converted
         row |= {"height": target.height, "width": target.width}
         if not (pair.description or "").strip():

@@ -52,9 +52,9 @@ class Counting(Encoder):
 
     seen: dict[str, int]
 
-    def canvas(self, references, targets, height, width):  # type: ignore[no-untyped-def]
+    def drawn(self, references, targets, height, width):  # type: ignore[no-untyped-def]
         self.seen["pairs"] += len(references)
-        return super().canvas(references, targets, height, width)
+        return super().drawn(references, targets, height, width)
 
     def text(self, captions):  # type: ignore[no-untyped-def]
         self.seen["captions"] += len(captions)
@@ -96,7 +96,7 @@ def test_cached_and_direct_pairs_are_the_same(encoder, tmp_path) -> None:
     assert isinstance(direct, DirectPairs)
     assert cached.bucket_of.tolist() == direct.bucket_of.tolist() == [0, 0, 0, 0, 1, 1]
     for rows in ([0, 3], [5, 4]):
-        torch.testing.assert_close(cached.canvas(rows), direct.canvas(rows))
+        torch.testing.assert_close(cached.drawn(rows), direct.drawn(rows))
         torch.testing.assert_close(cached.condition(rows), direct.condition(rows))
     for mine, theirs in zip(cached.text(["caption 2", ""]), direct.text(["caption 2", ""]), strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -140,7 +140,7 @@ def test_parts_fill_one_cache(encoder, tmp_path, monkeypatch) -> None:
     whole = opened(source, encoder, tmp_path / "c")
     assert encoder.seen["pairs"] == 6
     alone = opened(source, encoder, tmp_path / "alone")
-    assert torch.equal(whole.canvas(range(6)), alone.canvas(range(6)))
+    assert torch.equal(whole.drawn(range(6)), alone.drawn(range(6)))
 
 
 def test_a_damaged_row_is_named(encoder, tmp_path) -> None:
@@ -151,13 +151,13 @@ def test_a_damaged_row_is_named(encoder, tmp_path) -> None:
     damaged[-5] ^= 255
     file.write_bytes(damaged)
     again = opened(source, encoder, tmp_path / "c")
-    again.canvas([0])
+    again.drawn([0])
     with pytest.raises(UserError, match=rf"{file.name}: row 5 is damaged"):
-        again.canvas([5])
+        again.drawn([5])
     file.with_suffix(".json").unlink()
     encoder.seen["pairs"] = 0
     assert torch.equal(
-        opened(source, encoder, tmp_path / "c").canvas([5]), opened(source, encoder, tmp_path / "d").canvas([5])
+        opened(source, encoder, tmp_path / "c").drawn([5]), opened(source, encoder, tmp_path / "d").drawn([5])
     )
     assert encoder.seen["pairs"] == 12
 
