@@ -36,7 +36,8 @@ def flux2(rows: int, columns: int, num: int) -> tuple[Tensor, Tensor]:
     return grid(rows, columns), _together([grid(rows, columns, index=10 * (k + 1)) for k in range(num)])
 
 
-RULES = {"column": column, "diagonal": diagonal, "kontext": kontext, "flux2": flux2}
+# Z-Image places pictures by itself and only wants to know which is which.
+RULES = {"column": column, "diagonal": diagonal, "kontext": kontext, "flux2": flux2, "z_image": kontext}
 
 
 def _together(pictures: list[Tensor]) -> Tensor:

@@ -85,7 +85,7 @@ class TokenStudent:
         """Make `velocity` under conditions that stay. `kept` holds what was remembered of the references."""
         transformer = self.transformer if self.wrapped is None else self.wrapped
         references, text = conditions.cond_latents.to(self.dtype), tuple(t.to(self.dtype) for t in conditions.text)
-        ids, reference_ids = (p.to(references.device) for p in self._places(canvas, references.shape[1]))
+        ids, reference_ids = self._places(canvas, references.shape[1])
         kept = Kept() if kept is None else kept
 
         def full(noisy: Tensor, sigmas: Tensor) -> Tensor:

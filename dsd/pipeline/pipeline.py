@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, FluxPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, FluxPipeline, ZImagePipeline
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
@@ -117,7 +117,7 @@ class ReferencePipeline:
                 log.info("%s has another model's schedule; FLUX.1-dev's is used, with which the student was made", base)
         else:
             pipeline = load_pipeline(base, dtype=dtype, cls=pipeline_class(base))
-            if not pipeline.student.fits(pipeline.transformer):
+            if pipeline.own_kind == "none" or not pipeline.student.fits(pipeline.transformer):
                 raise UserError(
                     f"no adapter: {base} takes no reference by itself; give adapter=path/to/the/train/folder "
                     "(or transformer= and lora_weights= as released)"
@@ -416,7 +416,20 @@ class DSDFlux2Pipeline(ReferencePipeline, Flux2KleinPipeline):
         self.register_to_config(student=student)
 
 
-CLASSES: dict[str, Any] = {"flux1": DSDPipeline, "flux2": DSDFlux2Pipeline}
+class DSDZImagePipeline(ReferencePipeline, ZImagePipeline):
+    """A Z-Image pipeline whose references are tokens."""
+
+    own_kind = "none"  # it was not taught to follow references
+
+    def __init__(
+        self, scheduler: Any, vae: Any, text_encoder: Any, tokenizer: Any, transformer: Any,
+        student: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(scheduler, vae, text_encoder, tokenizer, transformer)
+        self.register_to_config(student=student)
+
+
+CLASSES: dict[str, Any] = {"flux1": DSDPipeline, "flux2": DSDFlux2Pipeline, "z_image": DSDZImagePipeline}
 
 
 def pipeline_class(base: str) -> Any:

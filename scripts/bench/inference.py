@@ -66,7 +66,7 @@ def plain_port(
     device, dtype, student = pipeline.transformer.device, pipeline.transformer.dtype, pipeline.student
     embeds, pooled, _ = pipeline.encode_prompt(prompt, prompt_2=None, max_sequence_length=length, device=device)
     empty, empty_pooled, _ = pipeline.encode_prompt("", prompt_2=None, max_sequence_length=length, device=device)
-    condition = pipeline.encode_references(image, 1, size, size, "crop")
+    condition = student.condition(pipeline.vae, pipeline.read_references(image, size, size, "crop").to(device))
     assert condition is not None
     condition = condition.to(dtype)
     canvas, channels = student.canvas(size, size), pipeline.transformer.config.out_channels

@@ -14,6 +14,7 @@ from dsd.models.adapter import adapter_state, build_student, describe, fingerpri
 from dsd.models.adapter_file import read_adapter, save_adapter
 from dsd.models.conditional import is_conditional, join, load_transformer, split
 from dsd.models.student import CanvasStudent
+from dsd.models.tensors import write_tensors
 
 DATA = Path(__file__).parents[1] / "data" / "published_tiny"
 
@@ -147,7 +148,8 @@ def test_a_damaged_adapter_is_refused(tmp_path: Path, change, words: str) -> Non
 def test_damaged_metadata_is_refused(tmp_path: Path, lora) -> None:
     whole = {"rank": 4, "alpha": 8, "targets": "attention", "use_rslora": False, "use_dora": False}
     made = {"base": describe(base(), "here"), "lora": {**whole, **lora} if isinstance(lora, dict) else lora}
-    save_adapter(tmp_path / "a.safetensors", adapter_state(trained(student())), made)
+    text = {name: json.dumps(value) for name, value in made.items()}
+    write_tensors(tmp_path / "a.safetensors", adapter_state(trained(student())), text)
     with pytest.raises(UserError, match="its metadata is damaged: lora"):
         read_adapter(tmp_path / "a.safetensors")
 

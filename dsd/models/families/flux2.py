@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.transformers.transformer_flux2 import Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu, retrieve_timesteps
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from dsd.errors import UserError
 from dsd.models.canvas import pack, unpack
 from dsd.models.families import Text, unwrapped
 
@@ -121,7 +121,19 @@ class Flux2:
         return velocity, memory
 
     def allow_memory(self, transformer: Any) -> None:
-        """Give every block the attention of diffusers that knows a cache; without it, the cache is ignored."""
+        """Give every block the attention of diffusers that knows a cache; without it, the cache is ignored.
+
+        UserError where diffusers is too old.
+        """
+        try:
+            from diffusers.models.transformers.transformer_flux2 import (
+                Flux2KVAttnProcessor,
+                Flux2KVParallelSelfAttnProcessor,
+            )
+        except ImportError as error:
+            raise UserError(
+                "student.attention=cached on FLUX.2 needs diffusers 0.38 or newer; update it, or use attention=full"
+            ) from error
         for block in transformer.transformer_blocks:
             block.attn.set_processor(Flux2KVAttnProcessor())
         for block in transformer.single_transformer_blocks:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dsd.errors import UserError
 from dsd.models.loading import load_pipeline
+from dsd.models.student import CanvasStudent
 from dsd.pipeline.pipeline import DSDPipeline
 from dsd.train.data.cache import Cache
 from dsd.train.data.encoder import Encoder
@@ -68,7 +69,7 @@ def base() -> DSDPipeline:
 
 @pytest.fixture
 def encoder(base) -> Counting:
-    encoder = Counting(base, 16)
+    encoder = Counting(base, CanvasStudent(), 16)
     object.__setattr__(encoder, "seen", {"pairs": 0, "captions": 0})
     return encoder
 
@@ -125,7 +126,7 @@ def test_only_what_changed_is_encoded_again(encoder, tmp_path) -> None:
     pairs = opened(edited, encoder, tmp_path / "c")
     assert encoder.seen == {"pairs": 7, "captions": 4}
     assert len(pairs.captions) == 6
-    longer = Counting(encoder.pipeline, 12)
+    longer = Counting(encoder.pipeline, CanvasStudent(), 12)
     object.__setattr__(longer, "seen", {"pairs": 0, "captions": 0})
     fill(edited, longer, tmp_path / "c")  # other words a caption: latents stay
     assert longer.seen == {"pairs": 0, "captions": 4}
