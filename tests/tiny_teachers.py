@@ -90,7 +90,7 @@ def z_image() -> ZImagePipeline:
     ).eval()  # fmt: skip
     transformer = ZImageTransformer2DModel(
         in_channels=4, dim=32, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=WIDTH,
-        axes_dims=[4, 6, 6], axes_lens=[512, 64, 64],
+        axes_dims=[4, 6, 6], axes_lens=[1024, 64, 64],
     )  # fmt: skip
     for pad in (transformer.x_pad_token, transformer.cap_pad_token):  # made without values
         torch.nn.init.normal_(pad, std=0.02)

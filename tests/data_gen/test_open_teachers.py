@@ -1,6 +1,7 @@
 """FLUX.2 [klein], Z-Image and Qwen-Image draw grids as their stock pipelines do, from prompts encoded beforehand."""
 
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tiny_teachers import klein, tiny
 
 from dsd.data_gen.prompt_encoding import Embeddings, quarters
@@ -15,6 +17,9 @@ from dsd.data_gen.teachers import PipelineTeacher
 from dsd.io.records import Prompt
 from dsd.models import loading
 from dsd.models.speed import Speed
+from dsd.runs.command import CONFIG_DIR
+from dsd.runs.manifest import read_manifest
+from dsd.runs.shards import read_shards
 
 EAGER = Speed("eager", True, False, None, False, None)
 LENGTH = 256  # text tokens; the template of Qwen-Image alone has about 170 bytes
@@ -117,3 +122,29 @@ def test_every_family_says_which_library_has_it() -> None:
     """All of them are in the oldest diffusers that this package accepts; these came late enough to be missed."""
     assert {"Flux2KleinPipeline", "ZImagePipeline", "QwenImagePipeline"} <= loading.SINCE.keys()
     assert all(hasattr(diffusers, name) for name in loading.SINCE)
+
+
+@pytest.mark.parametrize(("model", "name"), [("flux2_klein", "flux2_klein"), ("z_image_turbo", "z_image"),
+                                             ("qwen_image", "qwen_image")])  # fmt: skip
+def test_every_model_draws_from_a_folder(run, tmp_path, model: str, name: str) -> None:
+    """The command, its config and a saved pipeline; the manifest names the teacher and its licence."""
+    tiny(name).save_pretrained(tmp_path / "model")
+    size = ("model.panel_height=16", "model.panel_width=16", "model.dtype=float32", "model.num_inference_steps=2")
+    run("data_gen", f"model={model}", f"model.path={tmp_path / 'model'}", *size, "prompts=subjects", "num_grids=2",
+        "prompts.layout=1x2", f"output_dir={tmp_path / 'grids'}", "device=cpu")  # fmt: skip
+    grids = read_shards(tmp_path / "grids", "grids")
+    assert [row["image"].size for row in grids] == [(32, 16)] * 2
+    teacher = read_manifest(tmp_path / "grids", "data_gen")["teacher"]
+    assert teacher == {"name": model, "path": str(tmp_path / "model"), "license": "apache-2.0"}
+
+
+def test_the_licence_is_no_part_of_the_identity(run, tmp_path) -> None:
+    command = ("teacher=oracle", "num_grids=1", f"output_dir={tmp_path}")
+    run("data_gen", *command)
+    assert "done already" in run("data_gen", *command, "model.license=mit")
+
+
+def test_every_model_names_its_licence() -> None:
+    files = sorted((Path(CONFIG_DIR) / "model").glob("*.yaml"))
+    assert len(files) >= 10
+    assert not [file.name for file in files if not OmegaConf.load(file).get("license")]
