@@ -1,10 +1,7 @@
-"""Compare teachers: what their grids yield, how right the kept pairs are, how diverse the subjects are, and the cost.
-
-G grids, R resamples, V values of an attribute.
-"""
+"""Compare teachers: what grids yield, how right the kept pairs are, how diverse the subjects are, and the cost."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import log2, prod
 from typing import Any
 
@@ -40,7 +37,7 @@ def measure_one(
     weights = unit_weights(rng, len(panels), num_resamples)
     accuracy = summarise_curation(inputs, grids, num_resamples, rng)["accuracy"] or {"kept": {}}
     seconds = {run.name: float(run.manifest.get("seconds", 0)) for run in inputs.runs}
-    shown = [grid.scores.shown for grid in grids.values()]
+    subjects = [grid.scores.shown[0] for grid in grids.values() if grid.scores.shown]  # odd panels are not diversity
     return {
         "teacher": inputs.runs[0].manifest.get("teacher") or {},
         "grids": len(panels),
@@ -48,32 +45,26 @@ def measure_one(
         "yield": estimate(share(weights, [kept[index] for index in inputs.grids["index"]], possible), sum(possible)),
         "precision": accuracy["kept"].get("precision"),
         "recall": accuracy["kept"].get("recall"),
-        "entropy": {group: bits(shown, names, weights) for group, names in scale.groups.items()} if scale else {},
+        "entropy": {group: bits(subjects, names) for group, names in scale.groups.items()} if scale else {},
         "seconds": seconds,
         "kept_per_1000_s": round(1000 * kept.total() / max(sum(seconds.values()), 1e-9), 1),
     }
 
 
-def bits(
-    shown: Sequence[Sequence[Mapping[str, str]]], attributes: Mapping[str, int], weights: np.ndarray
-) -> dict[str, Any]:  # fmt: skip
-    """Estimate the entropy of attributes over all panels, in bits: the sum of each one's, and the most there can be.
+def bits(subjects: Sequence[Mapping[str, str]], attributes: Mapping[str, int]) -> dict[str, float]:
+    """Entropy of attributes over subjects, in bits, summed over attributes, and the most there can be.
 
-    `shown` has what each panel of G grids shows, `attributes` the number of values; `weights` is (1 + R, G).
+    `attributes` has the number of values of each. Few subjects understate the entropy, so there is no interval:
+    resampled subjects would understate it once more. Compare teachers by equally many grids.
     """
-    total = np.zeros(len(weights))
-    for name in attributes:
-        seen = [Counter(panel[name] for panel in grid) for grid in shown]
-        values = sorted({value for grid in seen for value in grid})
-        total += entropy(weights @ np.array([[grid[value] for value in values] for grid in seen], float))
-    return {**estimate(total, sum(map(len, shown))), "most": sum(map(log2, attributes.values()))}
+    found = sum(entropy(Counter(subject[name] for subject in subjects).values()) for name in attributes)
+    return {"value": round(found, 4), "most": round(sum(map(log2, attributes.values())), 4)}
 
 
-def entropy(counts: np.ndarray) -> np.ndarray:
-    """Entropy in bits of each row of counts: (..., V) -> (...)."""
-    shares = counts / counts.sum(-1, keepdims=True)
-    found: np.ndarray = -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(-1)
-    return found
+def entropy(counts: Collection[int]) -> float:
+    """Entropy in bits of how often each value was seen."""
+    shares = np.array([*counts], float) / sum(counts)
+    return float(-(shares * np.log2(shares)).sum())
 
 
 def teachers_rows(teachers: Mapping[str, Mapping[str, Any]]) -> Rows:
@@ -83,7 +74,8 @@ def teachers_rows(teachers: Mapping[str, Mapping[str, Any]]) -> Rows:
     header = ["teacher", "licence", "grids", "kept", "yield", "precision", "recall", *diversity, "s", "kept in 1,000 s"]
     return [header, *(
         [name, row["teacher"].get("license", "–"), str(row["grids"]), str(row["kept"]),
-         *map(number, (row["yield"], row["precision"], row["recall"], *row["entropy"].values())),
+         *map(number, (row["yield"], row["precision"], row["recall"])),
+         *(number(found["value"]) for found in row["entropy"].values()),
          f"{sum(row['seconds'].values()):.1f}", f"{row['kept_per_1000_s']:.1f}"]
         for name, row in teachers.items()
     )]  # fmt: skip
