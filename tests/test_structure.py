@@ -157,7 +157,8 @@ def schema_of(stage: str) -> type:
 
 
 def test_there_are_few_config_files() -> None:
-    assert len(GROUP_FILES) <= 80
+    """The redesign's bound was 80; the chain of free models adds a file for each model and published setting."""
+    assert len(GROUP_FILES) <= 100
 
 
 @pytest.mark.parametrize("stage", STAGES)

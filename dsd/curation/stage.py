@@ -132,6 +132,7 @@ def finish(stage: Run, cfg: DictConfig) -> None:
         said(pairs, rejected, reasons, silent),
         folder / "overview.png",
         grids_config_hash=source["config_hash"],
+        teacher=source.get("teacher"),
         reasons=dict(reasons),
         steps=[{**vars(step), "share": round(step.share, 4)} for step in done],
         per_thousand_kept=took,

@@ -1,14 +1,14 @@
 """Prompts -> grids. Writes `grids/`, a contact sheet (overview.png) and a manifest into output_dir."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from datasets import Dataset
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dsd.data_gen.grids import NotAnswered, draw
 from dsd.data_gen.near_duplicates import evaluation_subjects, write_overlap
@@ -42,7 +42,13 @@ def run(cfg: DictConfig) -> None:
 
     rows_per_shard = cfg.rows_per_shard or grids_in(cfg.shard_mb, cfg.model)
     if stage.make_shards("grids", cfg.num_grids, rows_per_shard, "grid", make_writer):
-        finish(stage, known)
+        finish(stage, known, teacher_of(cfg))
+
+
+def teacher_of(cfg: DictConfig) -> dict[str, str]:
+    """Name what draws the grids and its licence; the path is a pipeline's, or the code of another teacher."""
+    path = OmegaConf.select(cfg, "teacher.path") or cfg.teacher._target_
+    return {"name": cfg.model.name, "path": path, "license": cfg.model.license}
 
 
 def grids_in(shard_mb: int, model: Any) -> int:
@@ -81,7 +87,7 @@ class Drawing:
             )
 
 
-def finish(stage: Run, known: Sequence[str] | None) -> None:
+def finish(stage: Run, known: Sequence[str] | None, teacher: Mapping[str, str]) -> None:
     """Write what people look at, and the manifest. `known` are the subjects of an evaluation set."""
     folder = stage.output_dir
     grids, failures = read_shards(folder, "grids"), read_failures(folder, "grids")
@@ -96,7 +102,8 @@ def finish(stage: Run, known: Sequence[str] | None) -> None:
         sheet_of(grids).save(temporary, "PNG")
     shutil.rmtree(folder / "parts", ignore_errors=True)  # killed runs leave them
     said = f"{len(grids)} grids ({len(failures)} failed)"
-    stage.finish(counts, said, look, seconds=round(read_stats(folder, "grids")["seconds"], 1))
+    seconds = round(read_stats(folder, "grids")["seconds"], 1)
+    stage.finish(counts, said, look, seconds=seconds, teacher=dict(teacher))
 
 
 def sheet_of(grids: Dataset) -> Any:

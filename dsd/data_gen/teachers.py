@@ -49,11 +49,11 @@ class PipelineTeacher:
     ) -> None:
         self.device = to_device(device)
         self.panel_height, self.panel_width = panel_height, panel_width
-        self.settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        self.settings = {"num_inference_steps": num_inference_steps}
         pipeline = load_pipeline(path, dtype=dtype) if isinstance(path, str) else path
         quantize(pipeline, self.device, quantization.value, quantized_parts, gguf_kind)
         speed(pipeline, self.device, many=True)
-        self.text, self.drawer = text_of(pipeline, max_sequence_length, self.device)
+        self.text, self.drawer = text_of(pipeline, max_sequence_length, guidance_scale, self.device)
         self.drawer.to(self.device)
         self.drawer.set_progress_bar_config(disable=True)
 

@@ -37,6 +37,12 @@ class EvaluateSettings(OutputSettings):
         changes_results=False,
         factory=open_dict,
     )
+    teachers: dict[str, str | None] = setting(
+        "finished folders of dsd-curate by teacher, {klein: FOLDER, z_image: FOLDER}: compare what teachers yield and "
+        "cost, instead of results",
+        changes_results=False,
+        factory=open_dict,
+    )
     baseline: str | None = setting(
         "arm that all others are compared with; null compares the student with what the paper compares it with", None
     )
@@ -49,7 +55,10 @@ class EvaluateSettings(OutputSettings):
     def check(cfg: DictConfig) -> None:
         """Refuse settings that name nothing to evaluate or an arm that is not there."""
         arms = list(dict.fromkeys(arm_of(run) for run, folder in cfg.results.items() if folder))
-        if not arms:
+        if teachers := [name for name, folder in cfg.teachers.items() if folder]:
+            if given := [key for key in ("grids", "curated", "adapter", "results") if cfg[key]]:
+                raise UserError(f"teachers={','.join(teachers)} are compared by themselves; leave out {given[0]}=")
+        elif not arms:
             raise UserError(
                 "results: nothing to evaluate; name folders of dsd-infer, such as results={student: FOLDER}"
             )

@@ -15,6 +15,7 @@ from dsd.evaluate.inputs import Inputs, open_inputs
 from dsd.evaluate.report import write_report
 from dsd.evaluate.scoring import Measures, Scored, check_measures, same_jobs, score_results
 from dsd.evaluate.summary import left_out, summarise
+from dsd.evaluate.teachers import measure_one, open_teacher, teachers_rows
 from dsd.io.files import atomic, remove_all_stale, write_json
 from dsd.metrics.measure import GridMeasure
 from dsd.runs.identity import claim
@@ -27,8 +28,10 @@ OUTPUTS = ("summary.json", "table.md", "measures.png", "report.html")
 
 def run(cfg: DictConfig) -> None:
     """Measure everything that the config names, once."""
+    if any(cfg.teachers.values()):
+        return compare(cfg)
     inputs = open_inputs(cfg.grids, cfg.curated, cfg.adapter, cfg.results)
-    began = begin_evaluation(cfg, inputs)
+    began = begin_evaluation(cfg, inputs.fingerprints)
     if began is None:
         return
     measures: Measures = {name: instantiate(measure) for name, measure in cfg.measure.items() if measure}
@@ -44,26 +47,46 @@ def run(cfg: DictConfig) -> None:
     finish(began, summary, inputs, scored, len(inputs.grids or ()))
 
 
-def begin_evaluation(cfg: DictConfig, inputs: Inputs) -> Run | None:
+def compare(cfg: DictConfig) -> None:
+    """Compare teachers: write summary.json and table.md, and print the table."""
+    teachers = {name: open_teacher(name, folder) for name, folder in cfg.teachers.items() if folder}
+    content = {f"{name}.{key}": value for name, one in teachers.items() for key, value in one.fingerprints.items()}
+    began = begin_evaluation(cfg, content)
+    if began is None:
+        return
+    measures: Measures = {name: instantiate(measure) for name, measure in cfg.measure.items() if measure}
+    grid_measure = grid_measure_of(measures, *teachers.values())
+    scale = grid_measure.scale if grid_measure is not None else None
+    found = {
+        name: measure_one(one, read_grids(one, grid_measure, cfg.batch_size), scale, cfg.num_resamples, cfg.seed)
+        for name, one in teachers.items()
+    }
+    rows = teachers_rows(found)
+    write_json(began.output_dir / "summary.json", {"config_hash": began.config_hash, "teachers": found})
+    with atomic(began.output_dir / "table.md") as temporary:
+        temporary.write_text(table.markdown(rows) + "\n", encoding="utf-8")
+    print(table.plain(rows))
+    files = [began.output_dir / name for name in ("summary.json", "table.md")]
+    began.finish({"teachers": len(found)}, f"{len(found)} teachers", files[-1], files, inputs=content)
+
+
+def begin_evaluation(cfg: DictConfig, content: Mapping[str, Any]) -> Run | None:
     """Claim the output folder; None where these very inputs have been evaluated there.
 
-    The inputs are known by their content. Where it has changed since, they are evaluated again.
+    The inputs are known by their `content`. Where it has changed since, they are evaluated again.
     """
-    output_dir, given = Path(cfg.output_dir), dict.fromkeys(inputs.fingerprints, "given")
+    output_dir, given = Path(cfg.output_dir), dict.fromkeys(content, "given")
     claim(output_dir, cfg, given)
-    if (
-        is_finished(output_dir, "evaluate")
-        and read_manifest(output_dir, "evaluate").get("inputs") != inputs.fingerprints
-    ):
+    if is_finished(output_dir, "evaluate") and read_manifest(output_dir, "evaluate").get("inputs") != content:
         log.info("evaluate: the inputs have changed since; evaluating again")
         (output_dir / MANIFEST).unlink()
     return begin(cfg, given)
 
 
-def grid_measure_of(measures: Measures, inputs: Inputs) -> GridMeasure | None:
+def grid_measure_of(measures: Measures, *inputs: Inputs) -> GridMeasure | None:
     """Choose the first measure that can score grids; None, said in one line, where grids were given in vain."""
     found = next((measure.grids for measure in measures.values() if measure.grids is not None), None)
-    if found is None and inputs.grids is not None:
+    if found is None and any(one.grids is not None for one in inputs):
         log.warning("evaluate: %s", left_out(measures))
     return found
 

@@ -51,6 +51,7 @@ class GridScale:
     pair_parts: tuple[str, ...]  # the same by single attribute
     chance: Mapping[str, float]  # what guessing scores, by name
     titles: Mapping[str, str]  # what people read in place of a name
+    groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # attributes of a subject -> number of values
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class GridScores:
     panels: list[Scores]  # of each panel, row by row
     pairs: dict[tuple[int, int], Scores]  # of each two panels, first < second
     same_subject: dict[tuple[int, int], bool]  # whether both show one subject
+    shown: list[Mapping[str, str]] = field(default_factory=list)  # of each panel, the attributes of the scale's groups
 
 
 class GridMeasure(Protocol):

@@ -1,6 +1,8 @@
 """Load pipelines from a folder, the hub, or this package."""
 
 import os
+import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -17,6 +19,13 @@ from dsd.io.files import PACKAGE, resolve
 Loaded = TypeVar("Loaded", bound=DiffusionPipeline)
 Module = TypeVar("Module", bound=nn.Module)
 
+SINCE = {  # the first version of diffusers that has a pipeline
+    "QwenImagePipeline": "0.35",
+    "Flux2Pipeline": "0.36",
+    "ZImagePipeline": "0.36",
+    "Flux2KleinPipeline": "0.37",
+    "Flux2KleinKVPipeline": "0.38",
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -69,6 +78,11 @@ def load_pipeline(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"model.path={path}: cannot be loaded: {first_line}") from error
+    except AttributeError as error:  # a class of the pipeline that the installed library lacks
+        missing = re.fullmatch(r"module '?(diffusers|transformers)'? has no attribute '?(\w+)'?", str(error))
+        if missing is None:
+            raise
+        raise UserError(f"model.path={path}: {too_old(*missing.groups())}") from error
     return pipeline.to(target)
 
 
@@ -92,6 +106,14 @@ def class_of(path: str) -> str:
         first_line = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"model.path={path}: cannot be loaded: {first_line}") from error
     return name
+
+
+def too_old(library: str, name: str) -> str:
+    """Say which version of a library has a class, and how to get it."""
+    wanted = f">={SINCE[name]}" if name in SINCE else ""
+    since = f"it came with {SINCE[name]}" if wanted else "a newer one may have it"
+    upgrade = f"pip install --upgrade '{library}{wanted}'"
+    return f"{library} {metadata.version(library)} has no {name}; {since}: {upgrade}"
 
 
 def load_without_encoders(path: str, dtype: str = "float32") -> Any:

@@ -59,4 +59,8 @@ class ModelSettings:
     panel_width: int = setting("of a panel, in pixels", least=16, most=16384)
     max_sequence_length: int = setting("text tokens that the model reads", least=1, most=4096)
     num_inference_steps: int = setting("sampling steps", least=1)
-    guidance_scale: float = setting("distilled guidance", least=-1e6, most=1e6)
+    guidance_scale: float = setting("distilled guidance; true guidance where a model has that", least=-1e6, most=1e6)
+    license: str = setting(
+        "licence of the weights at path, in the hub's names; manifests and data cards name it", "other",
+        changes_results=False,
+    )  # fmt: skip

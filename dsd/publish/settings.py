@@ -76,7 +76,7 @@ class PublishSettings:
     pairs: str = setting("output_dir of dsd-curate", reads="curation")
     repo: str | None = setting("user/name on the Hugging Face hub; the token is read from HF_TOKEN")
     local: str | None = setting("a folder to write instead, which does not exist yet")
-    license: str = setting("licence of the teacher's outputs, in the hub's names")
+    license: str | None = setting("licence of the pairs, in the hub's names; null: the teacher's, from the manifest")
     private: bool = setting("whether only you can see the data set on the hub")
 
     @staticmethod

@@ -97,6 +97,13 @@ def _checked(path: Path, run: str) -> dict[str, Any]:
         left: int
         share: FiniteFloat
 
+    class Teacher(BaseModel):
+        """What drew the grids."""
+
+        name: str
+        path: str
+        license: str
+
     class Manifest(BaseModel):
         """What every manifest has, and what a stage may add."""
 
@@ -109,6 +116,7 @@ def _checked(path: Path, run: str) -> dict[str, Any]:
         seconds: FiniteFloat = 0
         peak_memory_mb: FiniteFloat = 0
         look: str = ""
+        teacher: Teacher | None = None
         steps: list[Step] = []
         reasons: dict[str, int] = {}
 

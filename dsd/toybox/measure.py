@@ -78,6 +78,10 @@ GRID_SCALE = GridScale(
         "agreement": "panel pairs that agree on every unnamed attribute",
         "agreement_named": "panel pairs that agree on every named attribute",
     },
+    groups={
+        group: {name: len(values) for name, values in attributes.items()}
+        for group, attributes in (("named", NAMED), ("unnamed", UNNAMED))
+    },
 )
 
 
@@ -213,6 +217,7 @@ def grid_scores(readings: Sequence[Reading], said: Sequence[str]) -> GridScores:
         panels=[panel_scores(reading, caption) for reading, caption in zip(readings, said, strict=True)],
         pairs={(i, j): pair_scores(readings[i], readings[j]) for i, j in pairs},
         same_subject={(i, j): agree(readings[i], readings[j], SUBJECT) for i, j in pairs},
+        shown=list(readings),
     )
 
 

@@ -2,7 +2,9 @@
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -58,12 +60,16 @@ def test_stable_diffusion_3_is_a_teacher(run, tmp_path) -> None:
     assert len({row["image"].tobytes() for row in grids}) == 3
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.pipeline.__name__)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.pipeline)
 def test_the_names_of_a_family_are_the_pipeline_s(family: Family) -> None:
     """`encode_prompt` takes what we give it, and a call takes every embedding that we hand back."""
-    assert set(family.embeddings) <= set(inspect.signature(family.pipeline.__call__).parameters)
-    given = {"prompt", "max_sequence_length", *family.others}
-    assert given <= set(inspect.signature(family.pipeline.encode_prompt).parameters)
+    pipeline = getattr(diffusers, family.pipeline)
+    negative = {f"negative_{name}" for name in family.embeddings} if family.negative is not None else set()
+    taken = {*family.embeddings, *negative, family.guidance, "max_sequence_length"}
+    assert taken <= set(inspect.signature(pipeline.__call__).parameters)
+    encoder = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=36))
+    given = {"prompt", "max_sequence_length", *family.others(SimpleNamespace(text_encoder=encoder))}
+    assert given <= set(inspect.signature(pipeline.encode_prompt).parameters)
 
 
 def test_an_unknown_family_is_called_whole_and_draws_the_same(monkeypatch) -> None:

@@ -36,6 +36,17 @@ def foreign_run(folder: Path, prompt: str = "a porcelain robot in a kitchen") ->
     return leave(folder, "infer", {"results": (Result, rows)})
 
 
+def test_teachers_without_truth_are_compared_by_yield_and_cost(run, embedding: Path, tmp_path: Path) -> None:
+    pairs = curated_run(tmp_path / "pairs", grids_run(tmp_path / "grids"), seconds=9.0)
+    (pairs / "config.yaml").write_text(f"grids: {tmp_path / 'grids'}\n")
+    path, out = f"measure.dinov2.features.path={embedding}", tmp_path / "report"
+    said = run("evaluate", *SIMILAR, path, f"teachers={{one: {pairs}}}", f"output_dir={out}")
+    assert "can tell whether two panels show one subject" in said
+    found = json.loads((out / "summary.json").read_text())["teachers"]["one"]
+    assert (found["precision"], found["recall"], found["entropy"]) == (None, None, {})
+    assert found["kept_per_1000_s"] == pytest.approx(1000 * found["kept"] / 50, abs=0.1)
+
+
 def test_similarity_alone_is_enough(run: Callable[..., str], embedding: Path, tmp_path: Path) -> None:
     student = foreign_run(tmp_path / "student")
     other = infer_run(tmp_path / "other", "text_only")

@@ -12,16 +12,45 @@ from dsd.publish.commands import publish
 
 
 def test_a_folder_reads_as_a_data_set(call, pairs, tmp_path) -> None:
-    said = call(publish, f"pairs={pairs}", f"local={tmp_path / 'set'}", "license=apache-2.0")
+    said = call(publish, f"pairs={pairs}", f"local={tmp_path / 'set'}", "license=mit")
     rows = load_dataset(str(tmp_path / "set"), split="train")
     assert f"{len(rows)} pairs in" in said
     assert rows[0]["image"].size == rows[0]["conditioning"].size == (64, 64)
     assert rows[0]["caption"]
     card = DatasetCard.load(tmp_path / "set" / "README.md")
-    assert card.data.license == "apache-2.0"
+    assert card.data.license == "mit"
     assert f"{len(rows)} ordered pairs" in card.text
     assert "| answered → kept |" in card.text
     assert "is there already" in call(publish, f"pairs={pairs}", f"local={tmp_path / 'set'}", code=2)
+
+
+@pytest.mark.parametrize(
+    ("license", "fields"),
+    [("apache-2.0", {"license": "apache-2.0"}),
+     ("flux-1-dev-non-commercial-license",
+      {"license": "other", "license_name": "flux-1-dev-non-commercial-license"})],
+)  # fmt: skip
+def test_the_card_names_the_teacher_and_its_licence(call, pairs, tmp_path, license, fields) -> None:
+    shutil.copytree(pairs, tmp_path / "pairs")
+    path = tmp_path / "pairs" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["teacher"] == {"name": "toybox", "path": "dsd.toybox.prompts.Oracle", "license": "apache-2.0"}
+    path.write_text(json.dumps({**manifest, "teacher": {**manifest["teacher"], "license": license}}))
+    call(publish, f"pairs={tmp_path / 'pairs'}", f"local={tmp_path / 'set'}")
+    card = DatasetCard.load(tmp_path / "set" / "README.md")
+    assert fields.items() <= card.data.to_dict().items()
+    assert f"Teacher: toybox (`dsd.toybox.prompts.Oracle`), licence {license}." in card.text
+
+
+def test_pairs_of_an_unknown_teacher_are_under_another_licence(call, pairs, tmp_path) -> None:
+    """Folders of an older version name no teacher."""
+    shutil.copytree(pairs, tmp_path / "pairs")
+    path = tmp_path / "pairs" / "manifest.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "teacher"}))
+    call(publish, f"pairs={tmp_path / 'pairs'}", f"local={tmp_path / 'set'}")
+    card = DatasetCard.load(tmp_path / "set" / "README.md")
+    assert card.data.license == "other"
+    assert "Teacher: not recorded." in card.text
 
 
 def test_the_hub_gets_rows_and_card(call, pairs, monkeypatch) -> None:
@@ -47,6 +76,7 @@ def test_pairs_come_from_a_finished_folder(call, grids) -> None:
         ({"steps": "x"}, "not a manifest (steps: "),
         ({"steps": [{"name": "x"}]}, "not a manifest (steps."),
         ({"reasons": 3}, "not a manifest (reasons: "),
+        ({"teacher": {"name": "x"}}, "not a manifest (teacher."),
         ({"counts": None}, "not a manifest (counts: "),
     ],
 )
