@@ -7,13 +7,13 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from dsd.data_gen.prompt_encoding import text_of
 from dsd.flow import generator_at
 from dsd.io.records import Prompt, layout_shape
 from dsd.models.loading import load_pipeline, to_device
 from dsd.models.quantize import quantize
 from dsd.models.settings import Quantization
 from dsd.models.speed import Speed
+from dsd.pipeline.prompt_encoding import text_of
 
 
 class Teacher(Protocol):
@@ -28,7 +28,7 @@ class Teacher(Protocol):
 class PipelineTeacher:
     """Any text-to-image pipeline of diffusers, frozen: FLUX.1-dev in the paper.
 
-    Where the pipeline's family is known (`dsd.data_gen.prompt_encoding`), the text encoders encode all prompts first
+    Where the pipeline's family is known (`dsd.pipeline.prompt_encoding`), the text encoders encode all prompts first
     and then leave the device, which holds only the denoiser and the VAE while grids are drawn.
     """
 

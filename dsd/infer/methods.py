@@ -16,6 +16,7 @@ from dsd.models.canvas import to_pixels
 from dsd.models.loading import load_pipeline
 from dsd.models.speed import Speed
 from dsd.pipeline.pipeline import DSDPipeline
+from dsd.pipeline.prompt_encoding import text_of
 
 References = list[Image.Image]  # of one picture
 
@@ -93,9 +94,11 @@ class TextOnly:
     """The base model by itself: what a prompt can tell without a picture."""
 
     def __init__(self, parts: Parts, name: str, takes_adapter: bool) -> None:
-        known = ("height", "width", "num_inference_steps", "guidance_scale", "max_sequence_length")
-        self.settings = {key: parts.settings[key] for key in known}
-        self.pipeline: Any = load_pipeline(parts.path, dtype=parts.dtype, device=str(parts.device))
+        self.settings = {key: parts.settings[key] for key in ("height", "width", "num_inference_steps")}
+        pipeline = load_pipeline(parts.path, dtype=parts.dtype, device=str(parts.device))
+        length, guidance = parts.settings["max_sequence_length"], parts.settings["guidance_scale"]
+        self.text, self.pipeline = text_of(pipeline, length, guidance, parts.device)
+        self.pipeline.to(parts.device)
         self.pipeline.set_progress_bar_config(disable=True)
 
     @torch.inference_mode()
@@ -103,10 +106,11 @@ class TextOnly:
         self, references: Sequence[References], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
         """Draw the prompts."""
-        generators = [generator_at(seed) for seed in seeds]
+        self.text.prepare(prompts)
         images: list[Image.Image] = self.pipeline(
-            prompt=list(prompts), generator=generators, callback_on_step_end=refuse_nan, **self.settings
-        ).images
+            **self.text.arguments(prompts), generator=[generator_at(seed) for seed in seeds],
+            callback_on_step_end=refuse_nan, **self.settings,
+        ).images  # fmt: skip
         return images
 
 

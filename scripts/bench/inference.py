@@ -66,9 +66,9 @@ def plain_port(
     device, dtype, student = pipeline.transformer.device, pipeline.transformer.dtype, pipeline.student
     embeds, pooled, _ = pipeline.encode_prompt(prompt, prompt_2=None, max_sequence_length=length, device=device)
     empty, empty_pooled, _ = pipeline.encode_prompt("", prompt_2=None, max_sequence_length=length, device=device)
-    condition = student.condition(pipeline.vae, pipeline.read_references(image, size, size, "crop").to(device))
-    assert condition is not None
-    condition = condition.to(dtype)
+    references = pipeline.read_references(image, size, size, "crop")
+    assert references is not None
+    condition = student.condition(pipeline.vae, references.to(device)).to(dtype)
     canvas, channels = student.canvas(size, size), pipeline.transformer.config.out_channels
     latents, _ = pipeline.prepare_latents(
         1, channels // 4, size, 2 * size, torch.float32, device, torch.Generator("cpu").manual_seed(seed)

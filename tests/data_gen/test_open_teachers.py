@@ -12,11 +12,11 @@ import torch
 from omegaconf import OmegaConf
 from tiny_teachers import klein, tiny
 
-from dsd.data_gen.prompt_encoding import FAMILIES, Embeddings, quarters
 from dsd.data_gen.teachers import PipelineTeacher
 from dsd.io.records import Prompt
 from dsd.models import loading
 from dsd.models.speed import Speed
+from dsd.pipeline.prompt_encoding import PROMPTINGS, Embeddings, quarters
 from dsd.runs.command import CONFIG_DIR
 from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
@@ -121,8 +121,8 @@ def test_a_library_too_old_for_a_pipeline_is_named(refused, tmp_path, monkeypatc
 def test_every_late_family_says_which_library_has_it() -> None:
     """All of them are in the oldest diffusers that this package accepts."""
     late = {"Flux2Pipeline", "Flux2KleinPipeline", "ZImagePipeline", "QwenImagePipeline"}
-    assert late <= loading.SINCE.keys() & {family.pipeline for family in FAMILIES}
-    assert all(hasattr(diffusers, family.pipeline) for family in FAMILIES)
+    assert late <= loading.SINCE.keys() & {family.pipeline for family in PROMPTINGS}
+    assert all(hasattr(diffusers, family.pipeline) for family in PROMPTINGS)
 
 
 @pytest.mark.parametrize(("model", "name"), [("flux2_klein", "flux2_klein"), ("z_image_turbo", "z_image"),

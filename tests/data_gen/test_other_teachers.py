@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from dsd.data_gen import prompt_encoding
-from dsd.data_gen.prompt_encoding import FAMILIES, Embeddings, Family, Words, family_of
 from dsd.data_gen.teachers import PipelineTeacher
 from dsd.io.records import Prompt
 from dsd.models.speed import Speed
+from dsd.pipeline.prompt_encoding import PROMPTINGS, Embeddings, Prompting, Words, prompting_of
 from dsd.runs.shards import read_shards
 
 BASE = Path(__file__).parents[1] / "data" / "published_tiny" / "base"
@@ -60,8 +60,8 @@ def test_stable_diffusion_3_is_a_teacher(run, tmp_path) -> None:
     assert len({row["image"].tobytes() for row in grids}) == 3
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.pipeline)
-def test_the_names_of_a_family_are_the_pipeline_s(family: Family) -> None:
+@pytest.mark.parametrize("family", PROMPTINGS, ids=lambda family: family.pipeline)
+def test_the_names_of_a_family_are_the_pipeline_s(family: Prompting) -> None:
     """`encode_prompt` takes what we give it, and a call takes every embedding that we hand back."""
     pipeline = getattr(diffusers, family.pipeline)
     negative = {f"negative_{name}" for name in family.embeddings} if family.negative is not None else set()
@@ -84,11 +84,11 @@ def test_an_unknown_family_is_called_whole_and_draws_the_same(monkeypatch) -> No
 
     text, apart = drawn()
     assert isinstance(text, Embeddings)
-    monkeypatch.setattr(prompt_encoding, "FAMILIES", ())
+    monkeypatch.setattr(prompt_encoding, "PROMPTINGS", ())
     text, whole = drawn()
     assert isinstance(text, Words)
     assert all(np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1 for a, b in zip(apart, whole, strict=True))
 
 
 def test_a_pipeline_of_another_class_has_no_family() -> None:
-    assert family_of(object()) is None
+    assert prompting_of(object()) is None

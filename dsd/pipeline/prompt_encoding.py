@@ -1,7 +1,7 @@
-"""Hand prompts to a pipeline: encoded beforehand where its family is known, otherwise as words.
+"""Hand prompts to a pipeline: encoded beforehand where its way of prompting is known, otherwise as words.
 
-A family says how its pipeline encodes prompts, which arguments of a call take the embeddings back, which argument
-carries the guidance, and whether that guidance needs the embeddings of a negative prompt.
+A prompting says how a class of pipelines encodes prompts, which arguments of a call take the embeddings back, which
+argument carries the guidance, and whether that guidance needs the embeddings of a negative prompt.
 
 B prompts, T text tokens, D text width.
 """
@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from dsd.models.families.flux2 import layers_of
 
 ENCODED_AT_ONCE = 16  # prompts
 Encoded = dict[str, Tensor]  # the embeddings of one prompt, by argument of a call
@@ -79,13 +81,12 @@ def nothing(_: Any) -> dict[str, Any]:
 
 
 def quarters(pipeline: Any) -> dict[str, Any]:
-    """FLUX.2 [klein] reads the text encoder at 1/4, 1/2 and 3/4 of its depth: (9, 18, 27) of the released 36 layers."""
-    depth = pipeline.text_encoder.config.num_hidden_layers
-    return {"text_encoder_out_layers": tuple(depth * part // 4 for part in (1, 2, 3))}
+    """FLUX.2 [klein] reads the text encoder at three depths."""
+    return {"text_encoder_out_layers": layers_of(pipeline.text_encoder)}
 
 
 @dataclass(frozen=True)
-class Family:
+class Prompting:
     """How the pipelines of one class encode prompts and are guided."""
 
     pipeline: str  # name of the class in diffusers
@@ -112,16 +113,16 @@ class Family:
         return None if ignored else self.negative
 
 
-FAMILIES = (
-    Family("FluxPipeline", ("prompt_embeds", "pooled_prompt_embeds")),
-    Family("Flux2Pipeline", ("prompt_embeds",)),
-    Family("Flux2KleinPipeline", ("prompt_embeds",), others=quarters, negative=""),
-    Family(
+PROMPTINGS = (
+    Prompting("FluxPipeline", ("prompt_embeds", "pooled_prompt_embeds")),
+    Prompting("Flux2Pipeline", ("prompt_embeds",)),
+    Prompting("Flux2KleinPipeline", ("prompt_embeds",), others=quarters, negative=""),
+    Prompting(
         "StableDiffusion3Pipeline",
         ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"),
         others=lambda _: {"prompt_2": None, "prompt_3": None},  # None repeats the prompt
     ),
-    Family(
+    Prompting(
         "ZImagePipeline",
         ("prompt_embeds",),
         Listed(),
@@ -129,7 +130,7 @@ FAMILIES = (
         negative="",
         guided_above=0.0,
     ),
-    Family(
+    Prompting(
         "QwenImagePipeline",
         ("prompt_embeds", "prompt_embeds_mask"),
         Padded(),
@@ -169,7 +170,7 @@ class Words:
 class Embeddings:
     """Prompts encoded once, beforehand. The text encoders are on the device only while they encode."""
 
-    family: Family
+    prompting: Prompting
     reader: Any  # pipeline of the text encoders alone
     max_sequence_length: int
     guidance_scale: float
@@ -185,7 +186,7 @@ class Embeddings:
         distinct = list(dict.fromkeys([*prompts, *([self.negative] if self.negative is not None else [])]))
         for start in range(0, len(distinct), ENCODED_AT_ONCE):
             texts = distinct[start : start + ENCODED_AT_ONCE]
-            self.known |= zip(texts, self.family.encode(self.reader, texts, self.max_sequence_length), strict=True)
+            self.known |= zip(texts, self.prompting.encode(self.reader, texts, self.max_sequence_length), strict=True)
         if self.device.type == "cuda":
             self.reader.to("cpu", silence_dtype_warnings=True)
             torch.cuda.empty_cache()
@@ -196,30 +197,30 @@ class Embeddings:
         if self.negative is not None:
             given |= {f"negative_{name}": part for name, part in self.join([self.negative] * len(prompts)).items()}
         # a call without max_sequence_length cuts embeddings to the pipeline's own default
-        return {**given, "max_sequence_length": self.max_sequence_length, self.family.guidance: self.guidance_scale}
+        return {**given, "max_sequence_length": self.max_sequence_length, self.prompting.guidance: self.guidance_scale}
 
     def join(self, prompts: Sequence[str]) -> dict[str, Any]:
         """Join the embeddings of prompts on the device."""
         rows = [{name: part.to(self.device) for name, part in self.known[prompt].items()} for prompt in prompts]
-        return self.family.form.join(rows)
+        return self.prompting.form.join(rows)
 
 
-def family_of(pipeline: Any) -> Family | None:
-    """Find the family by the names of the pipeline's class and its bases; None where it is unknown."""
+def prompting_of(pipeline: Any) -> Prompting | None:
+    """Find the prompting by the names of the pipeline's class and its bases; None where it is unknown."""
     names = {cls.__name__ for cls in type(pipeline).__mro__}
-    return next((family for family in FAMILIES if family.pipeline in names), None)
+    return next((one for one in PROMPTINGS if one.pipeline in names), None)
 
 
 def text_of(
     pipeline: Any, max_sequence_length: int, guidance_scale: float, device: torch.device
 ) -> tuple[Text, Any]:  # fmt: skip
-    """Split a pipeline into its text side and the part that draws; of an unknown family the whole draws."""
-    family = family_of(pipeline)
-    if family is None:
+    """Split a pipeline into its text side and the part that draws; of an unknown class the whole draws."""
+    prompting = prompting_of(pipeline)
+    if prompting is None:
         return Words(max_sequence_length, guidance_scale), pipeline
     reader, drawer = split(pipeline)
-    negative = family.negative_prompt(pipeline, guidance_scale)
-    return Embeddings(family, reader, max_sequence_length, guidance_scale, negative, device), drawer
+    negative = prompting.negative_prompt(pipeline, guidance_scale)
+    return Embeddings(prompting, reader, max_sequence_length, guidance_scale, negative, device), drawer
 
 
 def split(pipeline: Any) -> tuple[Any, Any]:
