@@ -4,23 +4,31 @@
 #   scripts/claims.sh                          all of them; scripts/study.sh has curated against uncurated pairs
 #   scripts/claims.sh lora_rank sfo            some of them
 #   scripts/claims.sh sfo train.num_steps=2000  an override with a stage's name before it goes to that stage
+#   PAIRS=outputs/demo/pairs scripts/claims.sh references   on other pairs than the study's
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/stages.sh
 side_by_side
-out=outputs/claims seeds=(0 1 2)
+out=outputs/claims seeds=(0 1 2) pairs=${PAIRS:-outputs/study/curated}
 
 declare -A arms=(  # the arms of each claim beside the baseline
   [lora_rank]="rank_2 rank_128"
   [first_frame_loss]="target_loss_alone"
   [condition_dropout]="no_dropout guided no_dropout_guided"
   [sfo]="sfo more_steps"
+  [references]="target_loss_alone column kontext diagonal cached_column cached_kontext cached_diagonal"
 )
-declare -A training=(  # how an arm's training differs from the baseline's (rank 32, both panels' loss, dropout 0.1)
+declare -A training=(  # how an arm's training differs from the baseline's (canvas, rank 32, both panels' loss, dropout 0.1)
   [rank_2]="lora.rank=2"
   [rank_128]="lora.rank=128"
   [target_loss_alone]="reference_loss_weight=0"
   [no_dropout]="condition_dropout=0"
+  [column]="student=tokens student.attention=full student.positions=column"
+  [kontext]="student=tokens student.attention=full student.positions=kontext"
+  [diagonal]="student=tokens student.attention=full student.positions=diagonal"
+  [cached_column]="student=tokens student.attention=cached student.positions=column"
+  [cached_kontext]="student=tokens student.attention=cached student.positions=kontext"
+  [cached_diagonal]="student=tokens student.attention=cached student.positions=diagonal"
 )
 declare -A student_of=([guided]=baseline [no_dropout_guided]=no_dropout)   # these draw with another arm's student
 
@@ -39,11 +47,11 @@ draw() {  # draw ADAPTER RESULTS OVERRIDE...: the same held-out subjects for eve
     "output_dir=$2" "${@:3}"
 }
 negatives() {  # negatives SEED: what SFO learns to avoid, drawn by the baseline
-  dsd-infer experiment=toybox_sfo/infer "adapter=$out/train/baseline/$1" jobs.path=outputs/study/curated jobs.num=512 \
+  dsd-infer experiment=toybox_sfo/infer "adapter=$out/train/baseline/$1" "jobs.path=$pairs" jobs.num=512 \
     batch_size=32 "output_dir=$out/negatives/$1"
 }
 second_stage() {  # second_stage OBJECTIVE SEED FOLDER: the same steps on the same pairs, of one loss or the other
-  stage train experiment=toybox_sfo/train "objective=$1" pairs=outputs/study/curated "data.negatives=$out/negatives/$2" \
+  stage train experiment=toybox_sfo/train "objective=$1" "pairs=$pairs" "data.negatives=$out/negatives/$2" \
     "init_adapter=$out/train/baseline/$2" "cache_dir=$out/cache" "output_dir=$3" "seed=$2"
 }
 student() {  # student ARM SEED: train it if it has a student of its own, and let it draw
@@ -54,7 +62,7 @@ student() {  # student ARM SEED: train it if it has a student of its own, and le
     more_steps) second_stage flow_matching "$seed" "$from" ;;
     *)
       # shellcheck disable=SC2086  # several overrides
-      stage train experiment=toybox_study/train num_steps=600 "cache_dir=$out/cache" "output_dir=$from" "seed=$seed" \
+      stage train experiment=toybox_study/train student=canvas num_steps=600 "pairs=$pairs" "cache_dir=$out/cache" "output_dir=$from" "seed=$seed" \
         ${training[$arm]:-} ;;
   esac
   draw "$from" "$out/results/$arm/$seed" "settings.image_guidance_scale=$guidance"
@@ -69,8 +77,10 @@ each() {  # each ARM...: every seed of every arm; `negatives` makes those instea
   finish
 }
 
-stage data_gen experiment=toybox_study/data_gen
-stage curate experiment=toybox_study/curation
+if [[ ! -v PAIRS ]]; then
+  stage data_gen experiment=toybox_study/data_gen
+  stage curate experiment=toybox_study/curation
+fi
 firsts=(baseline) seconds=() thirds=() compared=()   # each may begin from what those before it made
 for claim in "${claims[@]}"; do
   for arm in ${arms[$claim]}; do

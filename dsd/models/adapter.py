@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dsd.errors import UserError
-from dsd.models.adapter_file import lora_modules, read_adapter, refuse_misfit, target_pattern
+from dsd.models.adapter_file import lora_linears, lora_modules, read_adapter, refuse_misfit
 from dsd.models.conditional import SplitEmbedder, set_joint_embedder
 from dsd.models.families import Family
 from dsd.models.families.flux1 import FAMILY as FLUX1
@@ -51,10 +51,10 @@ def build_student(
         return transformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pattern = target_pattern(student.family, targets)
+        modules = sorted(lora_linears(transformer, student.family, targets))
         number = cast(int, alpha)  # peft multiplies by it, so that it need not be whole
         transformer.add_adapter(
-            LoraConfig(r=rank, lora_alpha=number, target_modules=pattern, use_rslora=use_rslora, use_dora=use_dora)
+            LoraConfig(r=rank, lora_alpha=number, target_modules=modules, use_rslora=use_rslora, use_dora=use_dora)
         )
     if isinstance(embedder := getattr(transformer, "x_embedder", None), SplitEmbedder):
         embedder.c_embedder.requires_grad_(True)

@@ -131,9 +131,9 @@ def expected_shapes(
     Every module of the LoRA's targets is expected, and every other one that the file names: two stages may differ.
     """
     lora, student = metadata["lora"], metadata["student"]
-    pattern, rank = re.compile(target_pattern(family_named(student["family"]), lora["targets"])), lora["rank"]
-    linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
-    chosen = {name for name in linears if pattern.fullmatch(name)} | (lora_modules(state) & linears.keys())
+    rank, linears = lora["rank"], linears_of(transformer)
+    wanted = lora_linears(transformer, family_named(student["family"]), lora["targets"])
+    chosen = wanted | (lora_modules(state) & linears.keys())
     shapes: dict[str, tuple[int, ...]] = {}
     if student["kind"] == "canvas":
         embedder = transformer.x_embedder
@@ -145,6 +145,17 @@ def expected_shapes(
         if lora["use_dora"]:
             shapes[f"{prefix}.lora_magnitude_vector"] = (high,)
     return shapes
+
+
+def linears_of(transformer: Any) -> dict[str, nn.Linear]:
+    """List the Linear layers of a transformer by name."""
+    return {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
+
+
+def lora_linears(transformer: Any, family: Family, targets: str) -> set[str]:
+    """List the Linear layers that get a LoRA."""
+    pattern = re.compile(target_pattern(family, targets))
+    return {name for name in linears_of(transformer) if pattern.fullmatch(name)}
 
 
 def lora_modules(state: Mapping[str, Tensor]) -> set[str]:

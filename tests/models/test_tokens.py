@@ -148,7 +148,7 @@ def test_stock_pipelines_load_the_adapter_and_draw_the_same(base, family, attent
     stock = STOCK[family, attention](base)
     stock.load_lora_weights(tmp_path, weight_name="adapter.safetensors")
     if family == "flux1":
-        more = {"_auto_resize": False, "guidance_scale": 2.0}
+        more = {"_auto_resize": False, "max_area": 64 * 64, "guidance_scale": 2.0}
     else:
         more = {"text_encoder_out_layers": (1, 2, 3)}
     theirs = stock(image=picture(), prompt=PROMPTS[0], generator=torch.Generator().manual_seed(1), **settings, **more)
