@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml
 	fi || { echo "Installation failed (see above); run make again to go on."; exit 1; }
 	@touch $@
 
-demo: $(STAMP)  ## the whole method on the embedded small FLUX; again: resumes, or says that it is done
+demo: $(STAMP)  ## the whole method on the embedded small FLUX (MODEL=toybox_flux2: FLUX.2); again: resumes, or says that it is done
 	@$(WITH_VENV) bash scripts/demo.sh
 
 demo-smoke: $(STAMP)  ## the demo's chain with small sizes

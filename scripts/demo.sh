@@ -4,6 +4,7 @@
 #   scripts/demo.sh                          the demo, minutes on two cores
 #   scripts/demo.sh train.num_steps=2000     an override with a stage's name before it goes to that stage
 #   scripts/demo.sh smoke                    the same chain with small sizes, in outputs/smoke
+#   MODEL=toybox_flux2 scripts/demo.sh       the same chain on another model of configs/model, in outputs/toybox_flux2
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/stages.sh
@@ -20,7 +21,23 @@ small=(
 )
 if [[ ${1:-} == smoke ]]; then set -- "${small[@]}" "${@:2}"; fi
 take_overrides "$@"
-demo() { stage "$1" "experiment=toybox_demo/${1/curate/curation}" "${@:2}"; }
+elsewhere() {  # elsewhere STAGE: the overrides that take a stage to another model and another folder
+  local out=outputs/$MODEL
+  case $1 in
+    data_gen) echo "model=$MODEL output_dir=$out/grids" ;;
+    curate) echo "model=$MODEL grids=$out/grids output_dir=$out/pairs" ;;
+    train) echo "model=$MODEL student=tokens pairs=$out/pairs output_dir=$out/train" ;;
+    infer) echo "model=$MODEL adapter=$out/train output_dir=$out/\${method.name}" ;;
+    evaluate)
+      echo "grids=$out/grids curated=$out/pairs adapter=$out/train output_dir=$out results.student=$out/student"
+      echo "results.text_only=$out/text_only results.copy_paste=$out/copy_paste" ;;
+  esac
+}
+demo() {
+  local there=()
+  if [[ -n ${MODEL:-} ]]; then read -r -d '' -a there < <(elsewhere "$1") || true; fi
+  stage "$1" "experiment=toybox_demo/${1/curate/curation}" "${there[@]}" "${@:2}"
+}
 began=$SECONDS
 
 demo data_gen                     # prompts -> grids: the teacher draws one subject in four panels

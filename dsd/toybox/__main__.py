@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 WEIGHTS = Path(__file__).parent / "weights"
-PARTS = ("vae", "text", "teacher", "judge", "recogniser")
+PARTS = ("vae", "text", "teacher", "judge", "recogniser", "flux2-text", "flux2-teacher")
 
 
 def main() -> None:
@@ -34,8 +34,12 @@ def main() -> None:
         from dsd.toybox.teacher import train_teacher as train
     elif arguments.part == "judge":
         from dsd.toybox.judge import train_judge as train
-    else:
+    elif arguments.part == "recogniser":
         from dsd.toybox.recogniser import train_recogniser as train
+    elif arguments.part == "flux2-text":
+        from dsd.toybox.flux2 import train_text as train
+    else:
+        from dsd.toybox.flux2 import train_teacher as train
     steps = {} if arguments.num_steps is None else {"num_steps": arguments.num_steps}
     train(arguments.work / arguments.part, arguments.out, device=arguments.device, **steps)
     print(f"{arguments.part}: trained, in {arguments.out}")
@@ -45,7 +49,7 @@ def draw_curves(work: Path, picture: Path) -> Path:
     """Plot the loss of every part by step."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 3), layout="constrained")
+    figure = Figure(figsize=(19, 3), layout="constrained")
     for axes, part in zip(figure.subplots(1, len(PARTS)), PARTS, strict=True):
         curve = work / part / "curve.jsonl"
         lines = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []

@@ -39,7 +39,7 @@ def build_trainee(
     metadata = metadata_of(cfg, student, pipeline.transformer, config_hash)
     transformer, dtype = make_trainable(cfg, student, pipeline, accelerator.device)
     lighten(cfg, student.family, transformer, num_tokens)
-    flops = lora_step_flops(transformer, num_tokens, cfg.model.max_sequence_length)
+    flops = lora_step_flops(student.family, transformer, num_tokens, cfg.model.max_sequence_length)
 
     def optimizer_of(divided: nn.Module) -> torch.optim.Optimizer:
         return make_optimizer([p for p in divided.parameters() if p.requires_grad], lr=cfg.learning_rate)

@@ -19,9 +19,9 @@ def recompute_blocks(
 
     Each costs its forward pass again. What a block keeps is measured by running one of each kind.
     """
-    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    kept: list[int] = []
-    for kind in (transformer.transformer_blocks, transformer.single_transformer_blocks):
+    kinds = family.blocks(transformer)
+    blocks, kept = [block for kind in kinds for block in kind], []
+    for kind in kinds:
         kept += [kept_bytes(family, transformer, kind[0], batch_size, num_tokens, text_tokens)] * len(kind)
     num = next(num for num in range(len(kept) + 1) if sum(kept[num:]) <= budget_gb * 1e9 or num == len(kept))
     chosen = set(map(id, blocks[:num]))

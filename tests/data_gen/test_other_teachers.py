@@ -17,10 +17,10 @@ from transformers import (
     T5EncoderModel,
 )
 
-from dsd.data_gen import prompt_encoding
 from dsd.data_gen.teachers import PipelineTeacher
 from dsd.io.records import Prompt
 from dsd.models.speed import Speed
+from dsd.pipeline import prompt_encoding
 from dsd.pipeline.prompt_encoding import PROMPTINGS, Embeddings, Prompting, Words, prompting_of
 from dsd.runs.shards import read_shards
 

@@ -99,6 +99,10 @@ class Family(Protocol):
         """Prepare a transformer for `remembering_velocity`."""
         ...
 
+    def blocks(self, transformer: Any) -> list[list[Any]]:
+        """List the repeated blocks by kind, in the order of the forward pass."""
+        ...
+
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int
     ) -> dict[str, Any]:

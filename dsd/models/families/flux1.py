@@ -121,6 +121,10 @@ class Flux1:
         """Give every block an attention that can store and use the keys and values of references."""
         memories.allow_memory(transformer)
 
+    def blocks(self, transformer: Any) -> list[list[Any]]:
+        """List the repeated blocks by kind, in the order of the forward pass."""
+        return [list(transformer.transformer_blocks), list(transformer.single_transformer_blocks)]
+
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int
     ) -> dict[str, Any]:

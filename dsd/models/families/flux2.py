@@ -139,6 +139,10 @@ class Flux2:
         for block in transformer.single_transformer_blocks:
             block.attn.set_processor(Flux2KVParallelSelfAttnProcessor())
 
+    def blocks(self, transformer: Any) -> list[list[Any]]:
+        """List the repeated blocks by kind, in the order of the forward pass."""
+        return [list(transformer.transformer_blocks), list(transformer.single_transformer_blocks)]
+
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int
     ) -> dict[str, Any]:

@@ -133,6 +133,10 @@ class ZImage:
         """Z-Image has no memory of references."""
         raise UserError("student.attention=cached is not known of z_image; use full")
 
+    def blocks(self, transformer: Any) -> list[list[Any]]:
+        """List the repeated blocks by kind, in the order of the forward pass."""
+        return [list(transformer.layers)]
+
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int
     ) -> dict[str, Any]:
