@@ -51,7 +51,7 @@ negatives() {  # negatives SEED: what SFO learns to avoid, drawn by the baseline
     batch_size=32 "output_dir=$out/negatives/$1"
 }
 second_stage() {  # second_stage OBJECTIVE SEED FOLDER: the same steps on the same pairs, of one loss or the other
-  stage train experiment=toybox_sfo/train "objective=$1" "pairs=$pairs" "data.negatives=$out/negatives/$2" \
+  stage train experiment=toybox_sfo/train student=canvas "objective=$1" "pairs=$pairs" "data.negatives=$out/negatives/$2" \
     "init_adapter=$out/train/baseline/$2" "cache_dir=$out/cache" "output_dir=$3" "seed=$2"
 }
 student() {  # student ARM SEED: train it if it has a student of its own, and let it draw

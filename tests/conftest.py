@@ -114,9 +114,9 @@ def pairs(grids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def adapter(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student of a few steps."""
+    """A canvas student of a few steps."""
     folder = tmp_path_factory.mktemp("oracle") / "train"
-    settings = ("num_steps=4", "batch_size=4", "log_every=2", "learning_rate=1e-3", "device=cpu")
+    settings = ("student=canvas", "num_steps=4", "batch_size=4", "log_every=2", "learning_rate=1e-3", "device=cpu")
     _run("train", f"pairs={pairs}", f"output_dir={folder}", *settings)
     return folder
 

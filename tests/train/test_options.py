@@ -33,7 +33,7 @@ TEACHER = "pkg://dsd.toybox/weights/teacher"
 def settings(pairs, adapter) -> tuple[str, ...]:
     return (
         f"pairs={pairs}", f"cache_dir={adapter / 'cache'}", "batch_size=4", "learning_rate=1e-3",
-        "log_every=1", "device=cpu", "num_steps=4",
+        "log_every=1", "device=cpu", "num_steps=4", "student=canvas",
     )  # fmt: skip
 
 

@@ -88,6 +88,7 @@ def test_the_second_stage(run, pairs, adapter, refused, tmp_path) -> None:
     assert all(prompt.startswith("a photo of ") for prompt in drawn["prompt"])
     settings = (
         "experiment=toybox_sfo/train",
+        "student=canvas",
         f"pairs={pairs}",
         f"data.negatives={negatives}",
         "device=cpu",
