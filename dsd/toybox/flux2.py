@@ -210,8 +210,8 @@ def train_teacher(folder: Path, out: Path, num_steps: int = 8000, lr: float = 1.
     """Train the transformer and write the whole pipeline to `out`/flux2; `folder` holds checkpoints.
 
     It learns the velocities of the small FLUX.1 in the same lessons. They are free of the noise of single samples, so
-    two thirds of the steps, with half the grids, do. Prompts are padded to the longest of their layout: how long the padding is
-    says nothing.
+    two thirds of the steps, with half the grids, do. Prompts are padded to the longest of their layout: how long the
+    padding is says nothing.
     """
     torch.manual_seed(SEED)
     transformer = build_transformer().to(device)
