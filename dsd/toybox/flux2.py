@@ -206,11 +206,11 @@ def build_pipeline(out: Path, transformer: Flux2Transformer2DModel) -> Flux2Klei
     )
 
 
-def train_teacher(folder: Path, out: Path, num_steps: int = 8000, lr: float = 1.5e-3, device: str = "cpu") -> None:
+def train_teacher(folder: Path, out: Path, num_steps: int = 6000, lr: float = 1.5e-3, device: str = "cpu") -> None:
     """Train the transformer and write the whole pipeline to `out`/flux2; `folder` holds checkpoints.
 
     It learns the velocities of the small FLUX.1 in the same lessons. They are free of the noise of single samples, so
-    two thirds of the steps, with half the grids, do. Prompts are padded to the longest of their layout: how long the
+    half the steps, with half the grids, do. Prompts are padded to the longest of their layout: how long the
     padding is says nothing.
     """
     torch.manual_seed(SEED)

@@ -88,7 +88,7 @@ def test_every_format_of_the_list_is_read(kind: str) -> None:
         ({"prompt": " "}, "the prompt is empty"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"seed": 2**64}, "seed: "),
-        ({"reference": ""}, "reference: String should have at least 1 character"),
+        ({"reference": ""}, "reference.0: String should have at least 1 character"),
         ({"sead": 1}, "sead: Extra inputs are not permitted"),
         ({"reference": "x" * 300}, "all 1 jobs failed, the first because: "),
         ({"reference": "a\0b"}, "all 1 jobs failed, the first because: "),
