@@ -121,6 +121,19 @@ def adapter(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def base_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny bases of every family with random weights, saved."""
+    from worlds_of_families import random_base
+
+    from dsd.models.families import NAMES
+
+    folders = {name: tmp_path_factory.mktemp("bases") / name for name in NAMES}
+    for name, folder in folders.items():
+        random_base(name).save_pretrained(folder)
+    return folders
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(CACHE, ignore_errors=True)
 

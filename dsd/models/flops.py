@@ -1,32 +1,37 @@
-"""Count the floating-point operations of FLUX, and measure what a GPU can do."""
+"""Count the floating-point operations of a transformer, and measure what a GPU can do."""
 
 import time
+from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import nn
 
+from dsd.models.families import Family, block_lists
+from dsd.models.families.flux1 import FAMILY as FLUX1
 
-def forward_flops(transformer: FluxTransformer2DModel, image_tokens: int, text_tokens: int) -> tuple[float, float]:
+
+def forward_flops(
+    transformer: Any, image_tokens: int, text_tokens: int, family: Family = FLUX1
+) -> tuple[float, float]:  # fmt: skip
     """Count one sample's forward: (matrices, attention). FLUX.1-dev: 12.91 GFLOP a token + 4 L^2 d a block.
 
-    Either stream of a double block uses its own half of the weights; AdaLN acts on one vector and is left out.
+    Modulations act on one vector and are left out.
     """
-    tokens, width = image_tokens + text_tokens, transformer.inner_dim
-    double, single = transformer.transformer_blocks, transformer.single_transformer_blocks
-    matrices = sum(2 * weights(block) * tokens / 2 for block in double) + sum(2 * weights(b) * tokens for b in single)
-    return matrices, (len(double) + len(single)) * 4 * tokens**2 * width
+    matrices, attention = 0.0, 0.0
+    for name, blocks in block_lists(transformer).items():
+        seen, together = family.block_tokens(name, image_tokens, text_tokens)
+        matrices += sum(2 * weights(block) * seen for block in blocks)
+        attention += len(blocks) * 4 * together**2 * family.width(transformer)
+    return matrices, attention
 
 
-def lora_step_flops(transformer: FluxTransformer2DModel, image_tokens: int, text_tokens: int) -> float:
+def lora_step_flops(transformer: Any, image_tokens: int, text_tokens: int, family: Family = FLUX1) -> float:
     """Count forward and backward of one sample through frozen weights with a LoRA, without recomputing."""
-    matrices, attention = forward_flops(transformer, image_tokens, text_tokens)
-    tokens = image_tokens + text_tokens
-    lora = sum(
-        6 * p.numel() * tokens / (2 if name.startswith("transformer_blocks") else 1)
-        for name, p in transformer.named_parameters()
-        if "lora_" in name
-    )
+    matrices, attention = forward_flops(transformer, image_tokens, text_tokens, family)
+    lora = 0.0
+    for name, blocks in block_lists(transformer).items():
+        seen, _ = family.block_tokens(name, image_tokens, text_tokens)
+        lora += sum(6 * p.numel() * seen for part, p in blocks.named_parameters() if "lora_" in part)
     return 2 * matrices + 3 * attention + lora
 
 
@@ -34,7 +39,7 @@ def weights(block: nn.Module) -> int:
     """Count the weights in the matrices of a block that every token meets."""
     return sum(
         p.numel() for name, p in block.named_parameters()
-        if p.ndim == 2 and "lora_" not in name and not name.startswith(("norm", "norm1"))
+        if p.ndim == 2 and "lora_" not in name and not name.startswith(("norm", "adaLN"))
     )  # fmt: skip
 
 

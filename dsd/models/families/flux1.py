@@ -115,11 +115,21 @@ class Flux1:
             memory = memories.take(below)
         memories.give(below, memory)
         velocity = flux_velocity(transformer, tokens, sigmas, embeds, pooled, ids.to(tokens), guidance, "use")
+        memories.forget(below)
         return velocity, memory
 
     def allow_memory(self, transformer: Any) -> None:
         """Give every block an attention that can store and use the keys and values of references."""
         memories.allow_memory(transformer)
+
+    def width(self, transformer: Any) -> int:
+        """Count the numbers of a token within the transformer."""
+        return int(transformer.inner_dim)
+
+    def block_tokens(self, name: str, image_tokens: int, text_tokens: int) -> tuple[float, int]:
+        """Count tokens for a list of blocks. In double blocks, either stream uses its own half of the weights."""
+        num = image_tokens + text_tokens
+        return (num / 2 if name == "transformer_blocks" else num), num
 
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int

@@ -139,6 +139,15 @@ class Flux2:
         for block in transformer.single_transformer_blocks:
             block.attn.set_processor(Flux2KVParallelSelfAttnProcessor())
 
+    def width(self, transformer: Any) -> int:
+        """Count the numbers of a token within the transformer."""
+        return int(transformer.inner_dim)
+
+    def block_tokens(self, name: str, image_tokens: int, text_tokens: int) -> tuple[float, int]:
+        """Count tokens for a list of blocks. In double blocks, either stream uses its own half of the weights."""
+        num = image_tokens + text_tokens
+        return (num / 2 if name == "transformer_blocks" else num), num
+
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int
     ) -> dict[str, Any]:
