@@ -83,6 +83,7 @@ class TokenStudent:
         self, conditions: Conditions, canvas: Canvas, guidance_scale: float, kept: Kept | None = None
     ) -> Denoise:
         """Make `velocity` under conditions that stay. `kept` holds what was remembered of the references."""
+        self.prepare(self.transformer)  # it may have been loaded anew: quantised, or from a saved pipeline
         transformer = self.transformer if self.wrapped is None else self.wrapped
         references, text = conditions.cond_latents.to(self.dtype), tuple(t.to(self.dtype) for t in conditions.text)
         ids, reference_ids = self._places(canvas, references.shape[1])

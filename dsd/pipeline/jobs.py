@@ -12,7 +12,7 @@ from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetGenerationError
 from PIL import Image, ImageFilter
 from pyarrow import ArrowException
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from dsd.errors import UserError
 from dsd.io.inputs import read_jsonl, read_text, regular_file
@@ -32,8 +32,17 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _references(given: Any) -> list[str]:
+    """List the references of a job, which are given as one name or as several."""
+    files = given if isinstance(given, list) else [given]
+    if not all(isinstance(file, str) and file for file in files):
+        raise ValueError("the name of a file is needed, or a list of such names")
+    if not 0 < len(files) <= MOST_REFERENCES:
+        raise ValueError(f"{len(files)} references; a picture takes 1 to {MOST_REFERENCES}")
+    return files
+
+
 Prompt = Annotated[str, AfterValidator(_not_blank)]
-File = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -100,7 +109,7 @@ def content_of(job: Job) -> str:
 class JobRow(BaseModel, extra="forbid"):
     """A line of a jobs file."""
 
-    reference: File | Annotated[list[File], Field(min_length=1, max_length=MOST_REFERENCES)]
+    reference: Annotated[list[str], BeforeValidator(_references)]
     prompt: Prompt
     job: Name | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -128,7 +137,7 @@ def jsonl_jobs(path: str) -> JobList:
     """Read one JSON object a line: reference (a path beside the file, or several), prompt, and job, seed, truth."""
     folder, jobs = Path(path).parent, []
     for number, row in read_jsonl(path, JobRow, "jobs.path", '{"reference": "a.png", "prompt": "..."}'):
-        first, *others = [row.reference] if isinstance(row.reference, str) else row.reference
+        first, *others = row.reference
         name, more = row.job or f"{number:05d}", tuple(folder / other for other in others)
         jobs.append(Job(name, folder / first, row.prompt, row.seed, row.truth, more))
     if not jobs:

@@ -1,6 +1,7 @@
 """Students with reference tokens in training, on the families' own classes at their smallest."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,3 +126,20 @@ def test_a_lora_on_a_quantised_base(run, settings, tmp_path) -> None:
         run("train", *settings(family), "num_steps=1", "quantization=int8", f"output_dir={tmp_path / family}")
         run("train", *settings(family), "num_steps=1", f"output_dir={tmp_path / 'full'}-{family}")
         assert 0 < abs(losses(tmp_path / family)[0] - losses(Path(f"{tmp_path / 'full'}-{family}"))[0]) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("launcher", ["zero2", "fsdp2", "ddp"])
+@pytest.mark.parametrize("family", ["flux2", "flux1", "z_image"])
+def test_two_processes_train_what_one_does(run, spawn, settings, tmp_path, family, launcher) -> None:
+    ours = (*settings(family), "num_steps=2")
+    run("train", *ours, f"output_dir={tmp_path / 'alone'}")
+    command = ("-m", "dsd.train", f"launcher={launcher}", *ours, f"output_dir={tmp_path / launcher}")
+    process = spawn(*command, processes=2, stderr=subprocess.PIPE)
+    _, said = process.communicate()
+    assert process.returncode == 0, said[-3000:]
+    expected, found = (load_file(tmp_path / name / "adapter.safetensors") for name in ("alone", launcher))
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert float((tensor - expected[name]).abs().max()) < 2e-6, name

@@ -96,7 +96,7 @@ class Family(Protocol):
         ...
 
     def allow_memory(self, transformer: Any) -> None:
-        """Prepare a transformer for `remembering_velocity`."""
+        """Prepare a transformer for `remembering_velocity`; one that is prepared stays as it is."""
         ...
 
     def width(self, transformer: Any) -> int:

@@ -108,14 +108,18 @@ class Flux1:
         """Call the transformer beside references that see themselves alone, at time 0 and without a text."""
         (embeds, pooled), below = text, unwrapped(transformer)
         guidance = torch.full_like(sigmas, guidance_scale) if takes_guidance(transformer) else None
+        unused: Tensor | None = None
         if memory is None:
             no_words, no_text, now = embeds[:, :0], torch.zeros_like(pooled), torch.zeros_like(sigmas)
             places = reference_ids.to(references)
-            flux_velocity(transformer, references, now, no_words, no_text, places, guidance, "store")
+            unused = flux_velocity(transformer, references, now, no_words, no_text, places, guidance, "store")
             memory = memories.take(below)
         memories.give(below, memory)
         velocity = flux_velocity(transformer, tokens, sigmas, embeds, pooled, ids.to(tokens), guidance, "use")
         memories.forget(below)
+        if unused is not None and unused.requires_grad:
+            # FSDP2 gathers a block's weights for the backward pass when a gradient reaches the block's output
+            velocity = velocity + 0 * unused.sum()
         return velocity, memory
 
     def allow_memory(self, transformer: Any) -> None:

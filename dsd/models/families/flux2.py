@@ -134,10 +134,13 @@ class Flux2:
             raise UserError(
                 "student.attention=cached on FLUX.2 needs diffusers 0.38 or newer; update it, or use attention=full"
             ) from error
-        for block in transformer.transformer_blocks:
-            block.attn.set_processor(Flux2KVAttnProcessor())
-        for block in transformer.single_transformer_blocks:
-            block.attn.set_processor(Flux2KVParallelSelfAttnProcessor())
+        for blocks, wanted in (
+            (transformer.transformer_blocks, Flux2KVAttnProcessor),
+            (transformer.single_transformer_blocks, Flux2KVParallelSelfAttnProcessor),
+        ):
+            for block in blocks:
+                if not isinstance(block.attn.processor, wanted):
+                    block.attn.set_processor(wanted())
 
     def width(self, transformer: Any) -> int:
         """Count the numbers of a token within the transformer."""
