@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ os.environ |= {  # before the libraries are imported; subprocesses inherit it
 Run = Callable[..., str]
 
 
-def _run(stage: str, *overrides: str, code: int = 0) -> str:
-    """Run a stage as its command would; returns what it wrote to stderr, after checking its exit code."""
-    main = importlib.import_module(f"dsd.{stage}.__main__").main
+def _run(stage: str, *overrides: str, code: int = 0, main: Callable[[], None] | None = None) -> str:
+    """Run a stage as its command (`main`) would; returns what it wrote to stderr, after checking its exit code."""
+    main = main or importlib.import_module(f"dsd.{stage}.__main__").main
     arguments, stderr = sys.argv, sys.stderr
     with tempfile.TemporaryFile("w+") as file:
         sys.argv, sys.stderr = [f"dsd-{stage}", *map(str, overrides)], file
@@ -59,8 +60,8 @@ def run() -> Run:
 def refused() -> Run:
     """Run a stage that must refuse its input: exit code 2 and one line, which is returned."""
 
-    def run(stage: str, *overrides: str) -> str:
-        lines = [line for line in _run(stage, *overrides, code=2).splitlines() if ": error: " in line]
+    def run(stage: str, *overrides: str, **others: Any) -> str:
+        lines = [line for line in _run(stage, *overrides, code=2, **others).splitlines() if ": error: " in line]
         assert len(lines) == 1, lines
         return lines[0]
 
@@ -119,6 +120,39 @@ def adapter(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ("student=canvas", "num_steps=4", "batch_size=4", "log_every=2", "learning_rate=1e-3", "device=cpu")
     _run("train", f"pairs={pairs}", f"output_dir={folder}", *settings)
     return folder
+
+
+@pytest.fixture(scope="session")
+def base_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny bases of every family with random weights, saved."""
+    from worlds_of_families import random_base
+
+    from dsd.models.families import NAMES
+
+    folders = {name: tmp_path_factory.mktemp("bases") / name for name in NAMES}
+    for name, folder in folders.items():
+        random_base(name).save_pretrained(folder)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def token_adapter(
+    pairs: Path, base_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Call it with a family: a student with reference tokens, of a few steps on the family's tiny base."""
+    folder = tmp_path_factory.mktemp("tokens")
+
+    def train(family: str, attention: str = "null") -> Path:
+        made = folder / f"{family}-{attention}"
+        if not made.exists():
+            _run(
+                "train", "student=tokens", f"student.attention={attention}", f"model.path={base_folders[family]}",
+                f"pairs={pairs}", f"cache_dir={folder / 'cache'}", f"output_dir={made}", "num_steps=3", "batch_size=4",
+                "learning_rate=3e-2", "warmup_steps=0", "lora.rank=4", "model.max_sequence_length=48", "device=cpu",
+            )  # fmt: skip
+        return made
+
+    return train
 
 
 def pytest_unconfigure() -> None:

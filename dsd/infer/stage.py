@@ -20,8 +20,10 @@ from dsd.io.pictures import picture_format, read_picture, save_picture
 from dsd.io.records import Result, features
 from dsd.models.adapter import style_tensors
 from dsd.models.adapter_file import read_adapter
+from dsd.models.kinds import student_from
 from dsd.models.loading import to_device
 from dsd.models.quantize import quantize
+from dsd.models.student import Student, refuse_too_many
 from dsd.pipeline import offload
 from dsd.pipeline.jobs import JobSource
 from dsd.runs.command import in_multirun
@@ -117,9 +119,20 @@ def refuse_impossible(cfg: DictConfig) -> None:
     if cfg.method.takes_adapter:
         offload.refuse_without_gpu(cfg.offload.value, cfg.quantization.value, device)
         if cfg.adapter is not None:
-            read_adapter(resolve(cfg.adapter))
+            refuse_misused(cfg, student_from(read_adapter(resolve(cfg.adapter))[1]["student"]))
         for path, _ in map(weighted, cfg.style_loras):
             style_tensors(path)
+
+
+def refuse_misused(cfg: DictConfig, student: Student) -> None:
+    """Refuse what the kind of student that an adapter holds cannot do."""
+    if not cfg.jobs:
+        refuse_too_many(len(images_of(cfg.image)), student)
+    if cfg.speed.get("step_cache") is not None and student.about().get("attention") == "cached":
+        raise UserError(
+            f"speed={cfg.speed.name} compares each step with the one before, and the first step of "
+            "student.attention=cached also sees the references; use speed=exact"
+        )
 
 
 def inputs_of(cfg: DictConfig) -> dict[str, str]:

@@ -55,8 +55,8 @@ def read_jsonl(path: str | Path, schema: type[Row], name: str = "", example: str
 def first_problem(error: Exception) -> str:
     """Say in one line what a schema found wrong first: "prompt: Input should be a valid string"."""
     found = error.errors()[0]  # type: ignore[attr-defined]
-    where = ".".join(map(str, found["loc"]))
-    return f"{where}: {found['msg']}" if where else str(found["msg"])
+    where, what = ".".join(map(str, found["loc"])), str(found["msg"]).removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
 
 
 def read_json(path: str | Path) -> object:

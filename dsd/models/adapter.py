@@ -1,6 +1,7 @@
 """Make a transformer a student: build one for training, load a trained one, stack LoRAs of others on it."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from dsd.models.kinds import student_from
 from dsd.models.student import Student
 from dsd.models.tensors import read_tensors, refuse_not_finite
 
+log = logging.getLogger(__name__)
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl")  # a name with such an ending is a file, not a hub id
 NAME = "dsd"  # the LoRA's name within peft, when it is not fused
 
@@ -120,7 +122,12 @@ def load_adapter(
     if about["family"] != family.name:
         raise UserError(f"{path}: made for {about['family']}, and the base is {family.name}; give another model=")
     here, there = fingerprint(transformer, family), metadata["base"]["fingerprint"]
-    if here != there and not twin:
+    if here != there and twin:
+        log.info(
+            "%s was trained on %s; this base is distilled to few steps, which the adapter leaves as they are",
+            path, metadata["base"]["path"],
+        )  # fmt: skip
+    elif here != there:
         raise UserError(
             f"{path}: made for another base (its {metadata['base']['path']} has fingerprint {there}, this one {here}); "
             "give the model= that it was trained on"

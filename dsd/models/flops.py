@@ -6,36 +6,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsd.models.families import Family
+from dsd.models.families import Family, block_lists
+from dsd.models.families.flux1 import FAMILY as FLUX1
 
 
-def forward_flops(family: Family, transformer: Any, image_tokens: int, text_tokens: int) -> tuple[float, float]:
+def forward_flops(
+    transformer: Any, image_tokens: int, text_tokens: int, family: Family = FLUX1
+) -> tuple[float, float]:  # fmt: skip
     """Count one sample's forward: (matrices, attention). FLUX.1-dev: 12.91 GFLOP a token + 4 L^2 d a block.
 
-    Either stream of a double block uses its own half of the weights; AdaLN acts on one vector and is left out.
+    Modulations act on one vector and are left out.
     """
-    tokens, blocks = image_tokens + text_tokens, [block for kind in family.blocks(transformer) for block in kind]
-    matrices = sum(2 * weights(block) * tokens / (2 if is_double(block) else 1) for block in blocks)
-    width = family.edges(transformer)[0].shape[0]
-    return matrices, len(blocks) * 4 * tokens**2 * width
+    matrices, attention = 0.0, 0.0
+    for name, blocks in block_lists(transformer).items():
+        seen, together = family.block_tokens(name, image_tokens, text_tokens)
+        matrices += sum(2 * weights(block) * seen for block in blocks)
+        attention += len(blocks) * 4 * together**2 * family.width(transformer)
+    return matrices, attention
 
 
-def lora_step_flops(family: Family, transformer: Any, image_tokens: int, text_tokens: int) -> float:
+def lora_step_flops(transformer: Any, image_tokens: int, text_tokens: int, family: Family = FLUX1) -> float:
     """Count forward and backward of one sample through frozen weights with a LoRA, without recomputing."""
-    matrices, attention = forward_flops(family, transformer, image_tokens, text_tokens)
-    tokens = image_tokens + text_tokens
-    lora = sum(
-        6 * p.numel() * tokens / (2 if name.startswith("transformer_blocks") else 1)
-        for name, p in transformer.named_parameters()
-        if "lora_" in name
-    )
-    total: float = 2 * matrices + 3 * attention + lora
-    return total
-
-
-def is_double(block: nn.Module) -> bool:
-    """Tell whether a block has a stream of its own for text."""
-    return hasattr(block, "norm1_context")
+    matrices, attention = forward_flops(transformer, image_tokens, text_tokens, family)
+    lora = 0.0
+    for name, blocks in block_lists(transformer).items():
+        seen, _ = family.block_tokens(name, image_tokens, text_tokens)
+        lora += sum(6 * p.numel() * seen for part, p in blocks.named_parameters() if "lora_" in part)
+    return 2 * matrices + 3 * attention + lora
 
 
 def weights(block: nn.Module) -> int:

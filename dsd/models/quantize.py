@@ -4,6 +4,7 @@ Call it after every LoRA is fused. Only the matrices of repeated blocks change: 
 small and sensitive.
 """
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 from dsd.errors import UserError
 from dsd.models.settings import GGUF_KINDS
 
+BLOCKS = r"(^|[._])(transformer_blocks|block|layers|refiner)\.\d"  # FLUX, T5, Z-Image and Qwen3, Z-Image's refiners
 FP8_CAPABILITY = (8, 9)  # of the first NVIDIA GPUs with fp8 matmuls
 
 
@@ -97,8 +99,8 @@ def write_gguf(module: nn.Module, file: Path, kind: str = "Q8_0") -> None:
 
 
 def in_blocks(module: nn.Module, name: str) -> bool:
-    """Tell whether a module is a matrix of FLUX's or T5's repeated blocks."""
-    return isinstance(module, nn.Linear) and ("transformer_blocks." in name or ".block." in name)
+    """Tell whether a module is a matrix of the repeated blocks of a transformer or of a text encoder."""
+    return isinstance(module, nn.Linear) and re.search(BLOCKS, name) is not None
 
 
 def _torchao(

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from dsd.errors import UserError
 from dsd.models.canvas import BLACK, Canvas, canvas_of
 from dsd.models.conditional import is_conditional, split
 from dsd.models.families import Family, Text
@@ -66,6 +67,9 @@ class Student(Protocol):
 
     @property
     def encodings(self) -> tuple[str, str]: ...  # names of what `drawn` and `condition` give, in the cache
+
+    @property
+    def most_references(self) -> int: ...  # of a picture
 
     @property
     def precomputable(self) -> bool: ...  # whether `dsd.pipeline.precompute` serves all of its passes
@@ -134,6 +138,7 @@ class CanvasStudent:
     wrapped: Any = None  # the transformer as a launcher wrapped it for training
     family: Family = FLUX1
     kind: str = "canvas"
+    most_references: int = 1
     precomputable: bool = True
     encodings: tuple[str, str] = ("canvas", "condition")  # names of what `drawn` and `condition` give, in the cache
 
@@ -202,10 +207,18 @@ class CanvasStudent:
         """Tell whether the input is wide."""
         return is_conditional(transformer)
 
-    @staticmethod
-    def _only(references: Tensor) -> Tensor:
-        (reference,) = references.unbind(1)  # a canvas has room for one
-        return reference
+    def _only(self, references: Tensor) -> Tensor:
+        refuse_too_many(references.shape[1], self)
+        return references[:, 0]
+
+
+def refuse_too_many(num: int, student: Student) -> None:
+    """Raise UserError where a picture has more references than a student takes."""
+    if num > student.most_references:
+        hint = "; student=tokens takes several" if student.most_references == 1 else ""
+        raise UserError(
+            f"{num} references for a picture: student={student.kind} takes at most {student.most_references}{hint}"
+        )
 
 
 @contextmanager

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsd.errors import UserError
 from dsd.models.canvas import Canvas, canvas_of
 from dsd.models.families import Family
 from dsd.models.positions import RULES
 from dsd.models.settings import MOST_REFERENCES
-from dsd.models.student import Conditions, Denoise, Kept, lora_off
+from dsd.models.student import Conditions, Denoise, Kept, lora_off, refuse_too_many
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class TokenStudent:
     vae_scale_factor: int = 8
     wrapped: Any = None  # the transformer as a launcher wrapped it for training
     kind: str = "tokens"
+    most_references: int = MOST_REFERENCES
     encodings: tuple[str, str] = ("target", "reference")  # names of what `drawn` and `condition` give, in the cache
 
     @property
@@ -64,7 +64,7 @@ class TokenStudent:
 
     def condition(self, vae: Any, references: Tensor) -> Tensor:
         """Encode references (B, N, 3, H, W) one after another, (B, N * L, C)."""
-        refuse_too_many(references.shape[1])
+        refuse_too_many(references.shape[1], self)
         tokens = self.family.encode(vae, references.flatten(0, 1))
         together: Tensor = tokens.unflatten(0, references.shape[:2]).flatten(1, 2)
         return together
@@ -83,6 +83,7 @@ class TokenStudent:
         self, conditions: Conditions, canvas: Canvas, guidance_scale: float, kept: Kept | None = None
     ) -> Denoise:
         """Make `velocity` under conditions that stay. `kept` holds what was remembered of the references."""
+        self.prepare(self.transformer)  # it may have been loaded anew: quantised, or from a saved pipeline
         transformer = self.transformer if self.wrapped is None else self.wrapped
         references, text = conditions.cond_latents.to(self.dtype), tuple(t.to(self.dtype) for t in conditions.text)
         ids, reference_ids = self._places(canvas, references.shape[1])
@@ -122,9 +123,3 @@ class TokenStudent:
     def _places(self, canvas: Canvas, num_cond_tokens: int) -> tuple[Tensor, Tensor]:
         """Place what is drawn, (L, 3), and the references, (R, 3)."""
         return RULES[self.positions](canvas.rows, canvas.columns, num_cond_tokens // canvas.num_tokens)
-
-
-def refuse_too_many(num: int) -> None:
-    """Raise UserError where a picture has more references than a student is trained on."""
-    if num > MOST_REFERENCES:
-        raise UserError(f"{num} references for a picture: a student takes at most {MOST_REFERENCES}")

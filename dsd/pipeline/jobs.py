@@ -32,12 +32,17 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def _as_list(reference: Any) -> Any:
-    return [reference] if isinstance(reference, str) else reference
+def _references(given: Any) -> list[str]:
+    """List the references of a job, which are given as one name or as several."""
+    files = given if isinstance(given, list) else [given]
+    if not all(isinstance(file, str) and file for file in files):
+        raise ValueError("the name of a file is needed, or a list of such names")
+    if not 0 < len(files) <= MOST_REFERENCES:
+        raise ValueError(f"{len(files)} references; a picture takes 1 to {MOST_REFERENCES}")
+    return files
 
 
 Prompt = Annotated[str, AfterValidator(_not_blank)]
-File = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -104,7 +109,7 @@ def content_of(job: Job) -> str:
 class JobRow(BaseModel, extra="forbid"):
     """A line of a jobs file."""
 
-    reference: Annotated[list[File], Field(min_length=1, max_length=MOST_REFERENCES), BeforeValidator(_as_list)]
+    reference: Annotated[list[str], BeforeValidator(_references)]
     prompt: Prompt
     job: Name | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None

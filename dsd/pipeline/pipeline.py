@@ -117,7 +117,7 @@ class ReferencePipeline:
                 log.info("%s has another model's schedule; FLUX.1-dev's is used, with which the student was made", base)
         else:
             pipeline = load_pipeline(base, dtype=dtype, cls=pipeline_class(base))
-            if pipeline.own_kind == "none" or not pipeline.student.fits(pipeline.transformer):
+            if pipeline.about["kind"] == "none" or not pipeline.student.fits(pipeline.transformer):
                 raise UserError(
                     f"no adapter: {base} takes no reference by itself; give adapter=path/to/the/train/folder "
                     "(or transformer= and lora_weights= as released)"

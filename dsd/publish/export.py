@@ -28,6 +28,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": FP8}
 def run(cfg: DictConfig) -> None:
     """Export as the config says, and report the error."""
     source, output_dir = Source.read(cfg.adapter, cfg.base), Path(cfg.output_dir)
+    source.refuse(cfg.to.name)
     error = export(source, cfg.to.name, cfg.dtype.name, output_dir)
     log.info(
         "export: %s as %s in %s; relative error of a velocity %.2e", cfg.to.name, cfg.dtype.name, output_dir, error
@@ -72,7 +73,8 @@ def fixed_velocity(student: Student) -> Tensor:
         return torch.randn(shape, generator=generator)
 
     canvas = student.canvas(64, 64)
-    noisy_latents, cond_latents = draw(2, canvas.num_tokens, 2 * transformer.out_channels).chunk(2, dim=-1)
+    channels = student.family.channels(transformer)
+    noisy_latents, cond_latents = draw(2, canvas.num_tokens, 2 * channels).chunk(2, dim=-1)
     text = tuple(draw(2, *shape) for shape in student.family.text_shapes(transformer, 16))
     conditions = Conditions(cond_latents, text)
     return student.velocity(noisy_latents, torch.tensor([0.3, 0.9]), conditions, canvas, guidance_scale=3.5)

@@ -17,6 +17,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dsd.errors import UserError
 from dsd.models import layouts
 from dsd.models.adapter import load_adapter, load_released_lora
 from dsd.models.adapter_file import read_adapter
@@ -47,6 +48,14 @@ class Source:
         """Read an adapter; `base=None` is the one that it names."""
         state, metadata = read_adapter(adapter)
         return cls(adapter, base or metadata["base"]["path"], state, metadata)
+
+    def refuse(self, to: str) -> None:
+        """Raise UserError where the kind of the student has no such format."""
+        if to != "diffusers" and self.metadata["student"]["kind"] == "tokens":
+            raise UserError(
+                f"to={to} is for student=canvas; the adapter.safetensors of student=tokens is a LoRA that diffusers' "
+                "load_lora_weights loads as it is (or export a whole pipeline with to=diffusers)"
+            )
 
     @property
     def family(self) -> Family:

@@ -30,16 +30,16 @@ log = logging.getLogger(__name__)
 
 def build_trainee(
     cfg: DictConfig, launcher: Launcher, accelerator: Accelerator, student: Student, canvases: Sequence[Canvas],
-    config_hash: str, make_optimizer: Callable[..., torch.optim.Optimizer],
+    num_references: int, config_hash: str, make_optimizer: Callable[..., torch.optim.Optimizer],
 ) -> Trainee:  # fmt: skip
     """Load the base, make it a student and divide it among the processes with its optimiser."""
-    num_tokens = max(map(student.num_tokens, canvases))
+    num_tokens = max(student.num_tokens(canvas, num_references) for canvas in canvases)
     pipeline = load_without_encoders(cfg.model.path, cfg.model.dtype)
     warn_of_distilled(pipeline, cfg.model.path)
     metadata = metadata_of(cfg, student, pipeline.transformer, config_hash)
     transformer, dtype = make_trainable(cfg, student, pipeline, accelerator.device)
     lighten(cfg, student.family, transformer, num_tokens)
-    flops = lora_step_flops(student.family, transformer, num_tokens, cfg.model.max_sequence_length)
+    flops = lora_step_flops(transformer, num_tokens, cfg.model.max_sequence_length, student.family)
 
     def optimizer_of(divided: nn.Module) -> torch.optim.Optimizer:
         return make_optimizer([p for p in divided.parameters() if p.requires_grad], lr=cfg.learning_rate)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from dsd.errors import UserError
+from dsd.models.families import block_lists
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -129,7 +130,7 @@ class Fsdp2:
         transformer.to(accelerator.device)
         # FLUX's single blocks return views, but nothing modifies them in place
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module", category=UserWarning)
-        for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        for block in (block for blocks in block_lists(transformer).values() for block in blocks):
             fully_shard(block, reshard_after_forward=self.reshard_after_forward, **policy)
         fully_shard(transformer, **policy)
         return transformer, accelerator.prepare_optimizer(make_optimizer(transformer))

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dsd.models.families import Family
+from dsd.models.families import Family, block_lists
+from dsd.models.families.memory import repeatable
 
 log = logging.getLogger(__name__)
 
@@ -19,15 +20,18 @@ def recompute_blocks(
 
     Each costs its forward pass again. What a block keeps is measured by running one of each kind.
     """
-    kinds = family.blocks(transformer)
-    blocks, kept = [block for kind in kinds for block in kind], []
-    for kind in kinds:
-        kept += [kept_bytes(family, transformer, kind[0], batch_size, num_tokens, text_tokens)] * len(kind)
+    blocks: list[Any] = []
+    kept: list[int] = []
+    for alike in block_lists(transformer).values():
+        blocks += alike
+        kept += [kept_bytes(family, transformer, alike[0], batch_size, num_tokens, text_tokens)] * len(alike)
     num = next(num for num in range(len(kept) + 1) if sum(kept[num:]) <= budget_gb * 1e9 or num == len(kept))
     chosen = set(map(id, blocks[:num]))
 
     def call(block: Any, *inputs: Any) -> Any:
-        return checkpoint(block, *inputs, use_reentrant=False) if id(block) in chosen else block(*inputs)
+        if id(block) not in chosen:
+            return block(*inputs)
+        return checkpoint(repeatable(block), *inputs, use_reentrant=False)
 
     if num:
         transformer.enable_gradient_checkpointing(gradient_checkpointing_func=call)

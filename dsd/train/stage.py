@@ -66,8 +66,9 @@ def work(cfg: DictConfig, launcher: Launcher, source: PairSource, current: Run) 
         validation.prepare(encoders, cfg.num_steps, student.about())
     release_texts(cfg, encoders)
     trainee = build_trainee(
-        cfg, launcher, accelerator, student, canvases, current.config_hash, instantiate(cfg.optimizer)
-    )
+        cfg, launcher, accelerator, student, canvases, pairs.table.most_references, current.config_hash,
+        instantiate(cfg.optimizer),
+    )  # fmt: skip
     objective = instantiate(cfg.objective)(trainee.over(student), cfg.guidance_scale, cfg.reference_loss_weight)
     announce(cfg, trainee, trainee.resume(), len(pairs.bucket_of), current.config_hash)
     take_steps(cfg, trainee, objective, sampling_of(cfg, pairs, canvases), validation)
@@ -134,7 +135,7 @@ def encode_pairs(
     sizes, folder, shown = sizes_of(cfg), Path(cfg.cache_dir), accelerator.is_main_process
     encoder = Encoder(encoders, student, cfg.model.max_sequence_length, cfg.fit.value)
     cache = None if cfg.cache is Cached.off else Cache(encoder, folder, sizes, cfg.cache is Cached.all)
-    prepare_pairs(source, folder, sizes, cache, current.worker, current.workers, shown)
+    prepare_pairs(source, folder, encoder, sizes, cache, current.worker, current.workers, shown)
     accelerator.wait_for_everyone()
     if cfg.mode is Mode.encode:
         log.info("train: part %d of %d is encoded in %s", cfg.shard, cfg.num_shards, folder)

@@ -60,7 +60,7 @@ def main() -> None:
         recompute_blocks(FLUX1, ours, arguments.activation_gb, size, canvas.num_tokens, text)
     if arguments.compile:
         ours.compile_repeated_blocks()
-    flops = lora_step_flops(FLUX1, ours, canvas.num_tokens, text)
+    flops = lora_step_flops(ours, canvas.num_tokens, text)
     batch = random_batch(ours, size, canvas, text).to(device)
     steps = [
         stepper(plain, torch.optim.AdamW(list(trainable_parameters(plain).values()), lr=1e-4), batch),

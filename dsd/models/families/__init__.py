@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsd.errors import UserError
 
@@ -96,11 +96,15 @@ class Family(Protocol):
         ...
 
     def allow_memory(self, transformer: Any) -> None:
-        """Prepare a transformer for `remembering_velocity`."""
+        """Prepare a transformer for `remembering_velocity`; one that is prepared stays as it is."""
         ...
 
-    def blocks(self, transformer: Any) -> list[list[Any]]:
-        """List the repeated blocks by kind, in the order of the forward pass."""
+    def width(self, transformer: Any) -> int:
+        """Count the numbers of a token within the transformer."""
+        ...
+
+    def block_tokens(self, name: str, image_tokens: int, text_tokens: int) -> tuple[float, int]:
+        """Count for a list of blocks, by its name, the tokens that a weight sees and those that attend together."""
         ...
 
     def block_inputs(
@@ -112,6 +116,11 @@ class Family(Protocol):
     def edges(self, transformer: Any) -> tuple[Tensor, Tensor]:
         """Give the weights of the input and output layers, by which a base is recognised."""
         ...
+
+
+def block_lists(transformer: Any) -> dict[str, Any]:
+    """List the repeated blocks of a transformer by the name of their list; those of a list are alike."""
+    return {name: part for name, part in transformer.named_children() if isinstance(part, nn.ModuleList) and len(part)}
 
 
 def unwrapped(transformer: Any) -> Any:

@@ -108,24 +108,32 @@ class Flux1:
         """Call the transformer beside references that see themselves alone, at time 0 and without a text."""
         (embeds, pooled), below = text, unwrapped(transformer)
         guidance = torch.full_like(sigmas, guidance_scale) if takes_guidance(transformer) else None
-        if shown_now := memory is None:
+        unused: Tensor | None = None
+        if memory is None:
             no_words, no_text, now = embeds[:, :0], torch.zeros_like(pooled), torch.zeros_like(sigmas)
             places = reference_ids.to(references)
             unused = flux_velocity(transformer, references, now, no_words, no_text, places, guidance, "store")
             memory = memories.take(below)
         memories.give(below, memory)
         velocity = flux_velocity(transformer, tokens, sigmas, embeds, pooled, ids.to(tokens), guidance, "use")
-        if torch.is_grad_enabled() and shown_now:
-            velocity = velocity + 0 * unused.mean()  # launchers gather a block's weights when its output has a gradient
+        memories.forget(below)
+        if unused is not None and unused.requires_grad:
+            # FSDP2 gathers a block's weights for the backward pass when a gradient reaches the block's output
+            velocity = velocity + 0 * unused.sum()
         return velocity, memory
 
     def allow_memory(self, transformer: Any) -> None:
         """Give every block an attention that can store and use the keys and values of references."""
         memories.allow_memory(transformer)
 
-    def blocks(self, transformer: Any) -> list[list[Any]]:
-        """List the repeated blocks by kind, in the order of the forward pass."""
-        return [list(transformer.transformer_blocks), list(transformer.single_transformer_blocks)]
+    def width(self, transformer: Any) -> int:
+        """Count the numbers of a token within the transformer."""
+        return int(transformer.inner_dim)
+
+    def block_tokens(self, name: str, image_tokens: int, text_tokens: int) -> tuple[float, int]:
+        """Count tokens for a list of blocks. In double blocks, either stream uses its own half of the weights."""
+        num = image_tokens + text_tokens
+        return (num / 2 if name == "transformer_blocks" else num), num
 
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int

@@ -134,14 +134,22 @@ class Flux2:
             raise UserError(
                 "student.attention=cached on FLUX.2 needs diffusers 0.38 or newer; update it, or use attention=full"
             ) from error
-        for block in transformer.transformer_blocks:
-            block.attn.set_processor(Flux2KVAttnProcessor())
-        for block in transformer.single_transformer_blocks:
-            block.attn.set_processor(Flux2KVParallelSelfAttnProcessor())
+        for blocks, wanted in (
+            (transformer.transformer_blocks, Flux2KVAttnProcessor),
+            (transformer.single_transformer_blocks, Flux2KVParallelSelfAttnProcessor),
+        ):
+            for block in blocks:
+                if not isinstance(block.attn.processor, wanted):
+                    block.attn.set_processor(wanted())
 
-    def blocks(self, transformer: Any) -> list[list[Any]]:
-        """List the repeated blocks by kind, in the order of the forward pass."""
-        return [list(transformer.transformer_blocks), list(transformer.single_transformer_blocks)]
+    def width(self, transformer: Any) -> int:
+        """Count the numbers of a token within the transformer."""
+        return int(transformer.inner_dim)
+
+    def block_tokens(self, name: str, image_tokens: int, text_tokens: int) -> tuple[float, int]:
+        """Count tokens for a list of blocks. In double blocks, either stream uses its own half of the weights."""
+        num = image_tokens + text_tokens
+        return (num / 2 if name == "transformer_blocks" else num), num
 
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int

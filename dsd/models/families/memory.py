@@ -4,7 +4,7 @@ References are shown to the transformer by themselves ("store"). What is drawn t
 its own ("use"). The two passes compute what one pass with a mask would compute.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -96,6 +96,27 @@ def allow_memory(transformer: Any) -> None:
 def take(transformer: Any) -> Memory:
     """Take the memory that a pass with memory="store" has left."""
     return [attention.processor.kept for attention in attentions(transformer)]
+
+
+def forget(transformer: Any) -> None:
+    """Let the blocks forget what they were given."""
+    for attention in attentions(transformer):
+        attention.processor.kept = None
+
+
+def repeatable(block: Any) -> Callable[..., Any]:
+    """Make a call of a block that reads the memory of now whenever it is repeated: the backward pass comes later."""
+    processor = getattr(getattr(block, "attn", None), "processor", None)
+    if not isinstance(processor, RememberingAttention):
+        called: Callable[..., Any] = block
+        return called
+    kept = processor.kept
+
+    def call(*inputs: Any) -> Any:
+        processor.kept = kept
+        return block(*inputs)
+
+    return call
 
 
 def give(transformer: Any, memory: Memory) -> None:

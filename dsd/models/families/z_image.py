@@ -133,9 +133,14 @@ class ZImage:
         """Z-Image has no memory of references."""
         raise UserError("student.attention=cached is not known of z_image; use full")
 
-    def blocks(self, transformer: Any) -> list[list[Any]]:
-        """List the repeated blocks by kind, in the order of the forward pass."""
-        return [list(transformer.layers)]
+    def width(self, transformer: Any) -> int:
+        """Count the numbers of a token within the transformer."""
+        return int(transformer.dim)
+
+    def block_tokens(self, name: str, image_tokens: int, text_tokens: int) -> tuple[float, int]:
+        """Count tokens for a list of blocks: refiners see the pictures or the text alone."""
+        num = {"noise_refiner": image_tokens, "context_refiner": text_tokens}.get(name, image_tokens + text_tokens)
+        return num, num
 
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from dsd.models.families import Text
+from dsd.models.student import refuse_too_many
 from dsd.train.data.cache import Cache, opened
 from dsd.train.data.encoder import Encoder
 from dsd.train.data.sources import PairSource, Picture, RawPair
@@ -135,14 +136,19 @@ class DirectPairs:
 
 
 def prepare_pairs(
-    source: PairSource, cache_dir: Path, sizes: Sequence[Size], cache: Cache | None, worker: int, workers: int,
-    shown: bool,
+    source: PairSource, cache_dir: Path, encoder: Encoder, sizes: Sequence[Size], cache: Cache | None, worker: int,
+    workers: int, shown: bool,
 ) -> None:  # fmt: skip
-    """Do this worker's part of what pairs need: their table and, with a cache, their latents and embeddings."""
+    """Do this worker's part of what pairs need: their table and, with a cache, their latents and embeddings.
+
+    UserError where a pair has more references than the student takes.
+    """
     part = blocks(source)[worker::workers]
     make_table(source, cache_dir, part, shown)
+    table = read_table(source, cache_dir, sizes, part)
+    refuse_too_many(table.most_references, encoder.student)
     if cache is not None:
-        cache.fill(source, read_table(source, cache_dir, sizes, part), shown)
+        cache.fill(source, table, shown)
 
 
 def open_pairs(

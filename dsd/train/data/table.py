@@ -68,6 +68,11 @@ class Table:
         """Count the references of a pair."""
         return int(self.bucket_of[row]) // self.num_sizes + 1
 
+    @property
+    def most_references(self) -> int:
+        """The largest number of references of a pair."""
+        return int(self.bucket_of.max(initial=0)) // self.num_sizes + 1
+
     def unchanged(self, row: int, pair: RawPair | Unread) -> RawPair:
         """Return the pair of a row. UserError where its source has changed since the table was made."""
         reason = pair.reason if isinstance(pair, Unread) else "another picture than before"

@@ -78,7 +78,7 @@ def fill(source: PairSource, encoder: Encoder, folder: Path, worker: int = 0, wo
     """Prepare a worker's part of the pairs."""
     folder.mkdir(exist_ok=True)
     cache = Cache(encoder, folder, SIZES, keep_text=True)
-    prepare_pairs(source, folder, SIZES, cache, worker, workers, False)
+    prepare_pairs(source, folder, encoder, SIZES, cache, worker, workers, False)
     return cache
 
 
@@ -86,7 +86,7 @@ def opened(source: PairSource, encoder: Encoder, folder: Path, cached: bool = Tr
     """Prepare all pairs and open them."""
     cache = fill(source, encoder, folder) if cached else None
     if cache is None:
-        prepare_pairs(source, folder, SIZES, None, 0, 1, False)
+        prepare_pairs(source, folder, encoder, SIZES, None, 0, 1, False)
     return open_pairs(source, folder, encoder, SIZES, cache, shown)
 
 

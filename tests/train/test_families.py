@@ -1,0 +1,145 @@
+"""Students with reference tokens in training, on the families' own classes at their smallest."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from worlds_of_families import random_base
+
+from dsd.models.adapter import build_student, trainable_parameters
+from dsd.models.adapter_file import read_adapter
+from dsd.models.families import NAMES, block_lists, family_named
+from dsd.models.kinds import make_student
+from dsd.models.student import Conditions
+from dsd.train.recompute import recompute_blocks
+
+ALL = [(name, attention) for name in NAMES for attention in family_named(name).attentions]
+SMALL = (
+    "student=tokens", "batch_size=4", "learning_rate=1e-3", "log_every=1", "device=cpu", "num_steps=3", "lora.rank=4",
+    "model.max_sequence_length=48",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def settings(pairs: Path, base_folders: dict[str, Path], tmp_path_factory) -> Callable[..., tuple[str, ...]]:
+    """Call it with a family: the smallest training on its base. Latents and texts are encoded once for all tests."""
+    cache = tmp_path_factory.mktemp("families") / "cache"
+
+    def settings(family: str, attention: str = "null") -> tuple[str, ...]:
+        base = f"model.path={base_folders[family]}"
+        return (*SMALL, base, f"student.attention={attention}", f"pairs={pairs}", f"cache_dir={cache}")
+
+    return settings
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").open()]
+
+
+@pytest.mark.parametrize(("family", "attention"), ALL)
+def test_every_family_trains(run, settings, tmp_path, family, attention) -> None:
+    run("train", *settings(family, attention), f"output_dir={tmp_path}")
+    assert len(losses(tmp_path)) == 3
+    assert all(0 < loss < 100 for loss in losses(tmp_path))
+    state, metadata = read_adapter(tmp_path)
+    assert all(".lora_A." in name or ".lora_B." in name for name in state)
+    assert any(".lora_B." in name and tensor.any() for name, tensor in state.items())
+    positions = family_named(family).positions[0]
+    assert metadata["student"] == {
+        "kind": "tokens", "family": family, "positions": positions, "attention": attention,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["flux1", "flux2", "z_image"])
+def test_stopped_and_run_again_is_unbroken(run, settings, tmp_path, monkeypatch, family) -> None:
+    """With all that a checkpoint holds, blocks that are computed twice, and pictures drawn in between."""
+    ours = (
+        *settings(family), "num_steps=4", "ema_half_life=4", "activation_gb=0.0005", "checkpoint_every=1",
+        "validation=toybox", "validation.every=2", "validation.jobs.num_subjects=1", "validation.batch_size=1",
+        "validation.artist.num_inference_steps=2",
+    )  # fmt: skip
+    ours = tuple(one for one in ours if one != "validation.batch_size=1")
+    said = run("train", *ours, f"output_dir={tmp_path / 'unbroken'}")
+    assert "blocks are computed twice" in said
+    assert " 0 of " not in said
+    monkeypatch.setattr("dsd.train.stopping.Stopping.__call__", lambda self: self.state.step >= 3)
+    assert "step 3 is saved" in run("train", *ours, f"output_dir={tmp_path / 'broken'}")
+    monkeypatch.undo()
+    assert "resuming at step 3" in run("train", *ours, f"output_dir={tmp_path / 'broken'}")
+    states = [load_file(tmp_path / name / "adapter.safetensors") for name in ("unbroken", "broken")]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
+    seen = [(tmp_path / name / "validation.jsonl").read_text() for name in ("unbroken", "broken")]
+    assert seen[0] == seen[1]
+    assert len(list((tmp_path / "broken" / "samples").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("family", "attention"), ALL)
+def test_blocks_that_are_computed_twice_change_no_gradient(family, attention) -> None:
+    """Also where what references leave behind in one pass is read in another."""
+    base = random_base(family)
+    student = make_student(family_named(family), "tokens", None, attention, transformer=base.transformer)
+    transformer = build_student(base.transformer, student, 4, 4, "all_linear")
+    parameters = trainable_parameters(transformer)
+    for parameter in parameters.values():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+    canvas = student.canvas(64, 64)
+    generator = torch.Generator().manual_seed(1)
+    noisy, references, other = (
+        torch.randn(2, num * canvas.num_tokens, student.family.channels(transformer), generator=generator)
+        for num in (1, 2, 2)
+    )
+    text = student.family.encode_text(base, ["a red critter", "beach"], 32)
+
+    def gradients() -> list[torch.Tensor]:
+        both = [
+            student.velocity(noisy, torch.tensor([0.4, 0.9]), Conditions(seen, text), canvas, 3.5).square().mean()
+            for seen in (references, other)  # two passes before one backward pass, as in objective=sfo
+        ]
+        return list(torch.autograd.grad(both[0] + 2 * both[1], list(parameters.values()), allow_unused=True))
+
+    expected = gradients()
+    assert all(found is not None and found.any() for found in expected)
+    num = recompute_blocks(student.family, transformer, 0, 2, 3 * canvas.num_tokens, 32)
+    assert num == sum(map(len, block_lists(transformer).values()))
+    for name, found, wanted in zip(parameters, gradients(), expected, strict=True):
+        assert (found - wanted).abs().max() < 1e-6 * max(1, wanted.abs().max()), name
+
+
+@pytest.mark.parametrize("family", ["flux2", "z_image"])
+def test_whatever_is_cached_the_loss_is_the_same(run, settings, tmp_path, family) -> None:
+    """Captions have different lengths, which Z-Image's transformer sees."""
+    found = []
+    for cache in ("all", "latents", "off"):
+        run("train", *settings(family), "num_steps=1", f"cache={cache}", f"output_dir={tmp_path / cache}")
+        found += losses(tmp_path / cache)
+    assert found[1:] == pytest.approx([found[0]] * 2, rel=1e-5)
+
+
+def test_a_lora_on_a_quantised_base(run, settings, tmp_path) -> None:
+    for family in ("flux2", "z_image"):
+        run("train", *settings(family), "num_steps=1", "quantization=int8", f"output_dir={tmp_path / family}")
+        run("train", *settings(family), "num_steps=1", f"output_dir={tmp_path / 'full'}-{family}")
+        assert 0 < abs(losses(tmp_path / family)[0] - losses(Path(f"{tmp_path / 'full'}-{family}"))[0]) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("launcher", ["zero2", "fsdp2", "ddp"])
+@pytest.mark.parametrize("family", ["flux2", "flux1", "z_image"])
+def test_two_processes_train_what_one_does(run, spawn, settings, tmp_path, family, launcher) -> None:
+    ours = (*settings(family), "num_steps=2")
+    run("train", *ours, f"output_dir={tmp_path / 'alone'}")
+    command = ("-m", "dsd.train", f"launcher={launcher}", *ours, f"output_dir={tmp_path / launcher}")
+    process = spawn(*command, processes=2, stderr=subprocess.PIPE)
+    _, said = process.communicate()
+    assert process.returncode == 0, said[-3000:]
+    expected, found = (load_file(tmp_path / name / "adapter.safetensors") for name in ("alone", launcher))
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert float((tensor - expected[name]).abs().max()) < 2e-6, name
