@@ -56,6 +56,12 @@ def run() -> Run:
     return _run
 
 
+@pytest.fixture(scope="session")
+def run_once() -> Run:
+    """The same for fixtures that several tests share."""
+    return _run
+
+
 @pytest.fixture
 def refused() -> Run:
     """Run a stage that must refuse its input: exit code 2 and one line, which is returned."""
@@ -136,7 +142,9 @@ def base_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def token_adapter(pairs: Path, base_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def token_adapter(
+    pairs: Path, base_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """Call it with a family: a student with reference tokens, of a few steps on the family's tiny base."""
     folder = tmp_path_factory.mktemp("tokens")
 

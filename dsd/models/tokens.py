@@ -123,4 +123,3 @@ class TokenStudent:
     def _places(self, canvas: Canvas, num_cond_tokens: int) -> tuple[Tensor, Tensor]:
         """Place what is drawn, (L, 3), and the references, (R, 3)."""
         return RULES[self.positions](canvas.rows, canvas.columns, num_cond_tokens // canvas.num_tokens)
-

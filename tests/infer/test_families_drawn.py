@@ -146,7 +146,9 @@ def test_training_on_a_distilled_model_is_warned_of(run, pairs, twin, tmp_path) 
 
 
 @pytest.mark.parametrize(("family", "attention"), ALL)
-def test_an_exported_pipeline_is_the_student(run, ask, token_adapter, base_folders, tmp_path, family, attention) -> None:
+def test_an_exported_pipeline_is_the_student(
+    run, ask, token_adapter, base_folders, tmp_path, family, attention
+) -> None:
     adapter = token_adapter(family, attention)
     said = run("publish", f"adapter={adapter}", "to=diffusers", f"output_dir={tmp_path / 'out'}", main=export)
     assert "relative error of a velocity" in said

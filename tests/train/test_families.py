@@ -15,6 +15,7 @@ from dsd.models.adapter_file import read_adapter
 from dsd.models.families import NAMES, block_lists, family_named
 from dsd.models.kinds import make_student
 from dsd.models.student import Conditions
+from dsd.train.data.sampling import Sampling
 from dsd.train.recompute import recompute_blocks
 
 ALL = [(name, attention) for name in NAMES for attention in family_named(name).attentions]
@@ -143,3 +144,47 @@ def test_two_processes_train_what_one_does(run, spawn, settings, tmp_path, famil
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
         assert float((tensor - expected[name]).abs().max()) < 2e-6, name
+
+
+@pytest.fixture(scope="module")
+def sets(run_once, grids, pairs, tmp_path_factory) -> Path:
+    """The same pairs, and targets with three references."""
+    folder = tmp_path_factory.mktemp("families") / "sets"
+    run_once("curation", f"grids={grids}", f"verdicts_dir={pairs}", "max_references=3", f"output_dir={folder}",
+             "device=cpu")  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("cache", ["all", "off"])
+def test_several_references_are_learnt_from(run, settings, sets, tmp_path, monkeypatch, family, cache) -> None:
+    seen = []
+    original = Sampling.batch
+
+    def batch(self, positions):
+        found = original(self, positions)
+        seen.append(found.conditions.cond_latents.shape[1] // found.canvas.num_tokens)
+        return found
+
+    monkeypatch.setattr(Sampling, "batch", batch)
+    ours = (*settings(family), f"pairs={sets}", "data=references", "num_steps=10", "batch_size=2", f"cache={cache}")
+    run("train", *ours, "activation_gb=0", f"output_dir={tmp_path}")
+    assert set(seen) == {1, 3}
+    assert all(0 < loss < 100 for loss in losses(tmp_path))
+
+
+def test_a_canvas_has_room_for_one_reference(refused, sets, pairs, tmp_path) -> None:
+    said = refused("train", f"pairs={sets}", "data=references", "device=cpu", f"output_dir={tmp_path / 'a'}")
+    assert "3 references for a picture: student=canvas takes at most 1; student=tokens takes several" in said
+    assert not list((tmp_path / "a").glob("cache/canvas-*/*.npy")), "nothing was encoded in vain"
+    said = refused("train", f"pairs={pairs}", "data=references", "student=tokens", f"output_dir={tmp_path / 'b'}")
+    assert "no sets of references in it; run dsd-curate max_references=4 first" in said
+
+
+@pytest.mark.parametrize(("family", "overrides", "words"), [
+    ("flux2", ("student=canvas",), "student=canvas widens the input of FLUX.1; flux2 takes student=tokens"),
+    ("flux2", ("student.positions=z_image",), "student.positions=z_image is unknown to flux2; choose one of flux2,"),
+    ("z_image", ("student.attention=cached",), "student.attention=cached is unknown to z_image; choose one of full"),
+])  # fmt: skip
+def test_what_a_family_does_not_know_is_one_line(refused, settings, tmp_path, family, overrides, words) -> None:
+    assert words in refused("train", *settings(family), *overrides, f"output_dir={tmp_path}")
