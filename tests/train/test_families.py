@@ -18,6 +18,7 @@ from dsd.models.student import Conditions
 from dsd.train.data.sampling import Sampling
 from dsd.train.recompute import recompute_blocks
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "critter-1.png"
 ALL = [(name, attention) for name in NAMES for attention in family_named(name).attentions]
 SMALL = (
     "student=tokens", "batch_size=4", "learning_rate=1e-3", "log_every=1", "device=cpu", "num_steps=3", "lora.rank=4",
@@ -188,3 +189,26 @@ def test_a_canvas_has_room_for_one_reference(refused, sets, pairs, tmp_path) -> 
 ])  # fmt: skip
 def test_what_a_family_does_not_know_is_one_line(refused, settings, tmp_path, family, overrides, words) -> None:
     assert words in refused("train", *settings(family), *overrides, f"output_dir={tmp_path}")
+
+
+@pytest.mark.parametrize("family", ["flux1", "flux2", "z_image"])
+def test_the_second_stage(
+    run, refused, settings, pairs, token_adapter, adapter, base_folders, tmp_path, family
+) -> None:
+    """Negatives that a token student drew, a LoRA that prefers the truth, and one file that is both."""
+    first, negatives, out = token_adapter(family), tmp_path / "negatives", tmp_path / "train"
+    drawing = (f"model.path={base_folders[family]}", "model.max_sequence_length=48", "settings.num_inference_steps=1")
+    run("infer", "experiment=toybox_sfo/infer", *drawing, f"jobs.path={pairs}", "jobs.num=4", f"adapter={first}",
+        "device=cpu", f"output_dir={negatives}")  # fmt: skip
+    ours = ("experiment=toybox_sfo/train", *settings(family), f"data.negatives={negatives}", "batch_size=2",
+            "activation_gb=0", "learning_rate=1e-2", "warmup_steps=0")  # fmt: skip
+    run("train", *ours, f"init_adapter={first}", f"output_dir={out}")
+    assert losses(out)[0] == pytest.approx(0.693147, abs=1e-4)  # log 2: nothing is preferred yet
+    assert losses(out)[-1] != losses(out)[0]
+    assert read_adapter(out)[1]["lora"]["rank"] == 4 + 4
+    run("infer", *drawing, f"adapter={out}", f"image={EXAMPLE}", "prompt=beach", "device=cpu",
+        f"output={tmp_path / 'a.png'}")  # fmt: skip
+    said = refused("train", *ours, f"init_adapter={adapter}", f"output_dir={tmp_path / 'b'}")
+    assert "made with student.kind=canvas, this student has tokens; they must be the same" in said
+    said = refused("train", *settings(family), "lora.rank=0", f"output_dir={tmp_path / 'c'}")
+    assert "student=tokens is written as a LoRA; lora.rank=0" in said
