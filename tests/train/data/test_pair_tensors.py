@@ -112,7 +112,8 @@ def test_training_sees_what_inference_encodes(encoder, base, tmp_path, monkeypat
     pipeline = DSDPipeline(**base.components)
     ours = pairs.condition([2])
     with torch.inference_mode():
-        assert torch.equal(ours, pipeline.encode_references(raw.reference.open(), 1, 32, 32, "crop"))
+        pixels = pipeline.read_references(raw.reference.open(), 32, 32, "crop")
+        assert torch.equal(ours, encoder.student.condition(pipeline.vae, pixels))
         theirs = pipeline.encode_prompt(prompt=["caption 2"], prompt_2=None, max_sequence_length=16)[:2]
     assert all(torch.equal(a, b) for a, b in zip(pairs.text(["caption 2"]), theirs, strict=True))
 
@@ -147,7 +148,7 @@ def test_parts_fill_one_cache(encoder, tmp_path, monkeypatch) -> None:
 def test_a_damaged_row_is_named(encoder, tmp_path) -> None:
     source = columns(str(save(tmp_path / "a.parquet")))
     cache = fill(source, encoder, tmp_path / "c")
-    (file,) = cache.canvases[0].folder.glob("*.npy")
+    (file,) = cache.drawn[0].folder.glob("*.npy")
     damaged = bytearray(file.read_bytes())
     damaged[-5] ^= 255
     file.write_bytes(damaged)
