@@ -140,6 +140,23 @@ def test_a_distilled_twin_takes_the_adapter_of_its_base(run, ask, twin, tmp_path
     assert distance(pixels(tmp_path / "twin.png"), pixels(tmp_path / "base.png")) > 0
 
 
+def test_the_twin_is_exported_with_the_adapter(run, token_adapter, twin, tmp_path) -> None:
+    ask = (f"adapter={token_adapter('flux2')}", f"base={twin}", "to=diffusers", f"output_dir={tmp_path / 'out'}")
+    assert "relative error of a velocity" in run("publish", *ask, main=export)
+    assert DSDPipeline.from_base(str(tmp_path / "out")).config["is_distilled"]
+
+
+def test_a_base_without_an_adapter(run, refused, base_folders, tmp_path) -> None:
+    """FLUX.2 was taught to follow references; Z-Image was not."""
+    ask = (*one(), *QUICK, f"output={tmp_path / 'a.png'}")
+    said = run("infer", *ask, f"model.path={base_folders['flux2']}")
+    assert "follows references in its own way" in said
+    for family in ("flux1", "z_image"):
+        assert "takes no reference by itself; give adapter=" in refused(
+            "infer", *ask, f"model.path={base_folders[family]}"
+        )
+
+
 def test_training_on_a_distilled_model_is_warned_of(run, pairs, twin, tmp_path) -> None:
     said = run("train", "student=tokens", f"model.path={twin}", f"pairs={pairs}", "num_steps=1", "batch_size=2",
                "lora.rank=2", "model.max_sequence_length=48", "device=cpu", f"output_dir={tmp_path}")  # fmt: skip

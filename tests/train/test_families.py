@@ -10,13 +10,16 @@ import torch
 from safetensors.torch import load_file
 from worlds_of_families import random_base
 
+from dsd.errors import UserError
 from dsd.models.adapter import build_student, trainable_parameters
 from dsd.models.adapter_file import read_adapter
 from dsd.models.families import NAMES, block_lists, family_named
 from dsd.models.kinds import make_student
 from dsd.models.student import Conditions
+from dsd.pipeline.jobs import Job
 from dsd.train.data.sampling import Sampling
 from dsd.train.recompute import recompute_blocks
+from dsd.train.validation import Validation
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "critter-1.png"
 ALL = [(name, attention) for name in NAMES for attention in family_named(name).attentions]
@@ -212,3 +215,9 @@ def test_the_second_stage(
     assert "made with student.kind=canvas, this student has tokens; they must be the same" in said
     said = refused("train", *settings(family), "lora.rank=0", f"output_dir={tmp_path / 'c'}")
     assert "student=tokens is written as a LoRA; lora.rank=0" in said
+
+
+def test_validation_draws_with_one_reference() -> None:
+    job = Job("a", EXAMPLE, "beach", others=(EXAMPLE,))
+    with pytest.raises(UserError, match="a job has several references; validation draws with one"):
+        Validation([job], None, {}, "CP", 1)
