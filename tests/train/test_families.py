@@ -135,10 +135,12 @@ def test_a_lora_on_a_quantised_base(run, settings, tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("launcher", ["zero2", "fsdp2", "ddp"])
-@pytest.mark.parametrize("family", ["flux2", "flux1", "z_image"])
+@pytest.mark.parametrize(
+    ("family", "launcher"), [("flux2", "zero2"), ("flux2", "fsdp2"), ("flux1", "fsdp2"), ("z_image", "fsdp2")]
+)
 def test_two_processes_train_what_one_does(run, spawn, settings, tmp_path, family, launcher) -> None:
-    ours = (*settings(family), "num_steps=2")
+    """FLUX.1's references have a pass of their own: FSDP2 lacked their last block's weights in the backward pass."""
+    ours = (*settings(family), "num_steps=2", "activation_gb=0.0005")
     run("train", *ours, f"output_dir={tmp_path / 'alone'}")
     command = ("-m", "dsd.train", f"launcher={launcher}", *ours, f"output_dir={tmp_path / launcher}")
     process = spawn(*command, processes=2, stderr=subprocess.PIPE)
