@@ -56,6 +56,12 @@ def run() -> Run:
     return _run
 
 
+@pytest.fixture(scope="session")
+def run_once() -> Run:
+    """The same for fixtures that several tests share."""
+    return _run
+
+
 @pytest.fixture
 def refused() -> Run:
     """Run a stage that must refuse its input: exit code 2 and one line, which is returned."""

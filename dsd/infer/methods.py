@@ -12,6 +12,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from dsd.errors import UserError
 from dsd.flow import generator_at
+from dsd.models import student as students
 from dsd.models.canvas import to_pixels
 from dsd.models.loading import load_pipeline
 from dsd.models.speed import Speed
@@ -57,6 +58,8 @@ class Student:
             parts.path, parts.adapter, parts.transformer, parts.lora, dict(map(weighted, parts.style_loras)),
             fuse=speed.fuse, dtype=parts.dtype,
         )  # fmt: skip
+        if self.one_by_one:
+            refuse_step_cache(self.pipeline.student)
         self.pipeline.precompute = speed.precompute
         self.pipeline.remember = True
         self.pipeline.guidance_batching = not self.one_by_one  # a step cache has one context a pass
@@ -76,6 +79,13 @@ class Student:
             list(prompts), list(references), generator=generators, **self.settings
         ).images
         return images
+
+
+def refuse_step_cache(student: students.Student) -> None:
+    """Raise UserError where steps of a student cannot be compared with the ones before."""
+    if not student.step_cacheable:
+        told = " ".join(f"student.{name}={value}" for name, value in student.about().items())
+        raise UserError(f"speed.step_cache (speed=cached) does not go with {told}; use speed=exact")
 
 
 def weighted(style_lora: str) -> tuple[str, float]:

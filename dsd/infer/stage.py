@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from dsd.errors import UserError
 from dsd.infer.draw import Drawer, Enhance
 from dsd.infer.enhance import Enhancer
-from dsd.infer.methods import Method, Parts, weighted
+from dsd.infer.methods import Method, Parts, refuse_step_cache, weighted
 from dsd.infer.output import overview, save_pictures
 from dsd.infer.settings import images_of
 from dsd.io.files import refuse_unwritable, resolve
@@ -128,11 +128,8 @@ def refuse_misused(cfg: DictConfig, student: Student) -> None:
     """Refuse what the kind of student that an adapter holds cannot do."""
     if not cfg.jobs:
         refuse_too_many(len(images_of(cfg.image)), student)
-    if cfg.speed.get("step_cache") is not None and student.about().get("attention") == "cached":
-        raise UserError(
-            f"speed={cfg.speed.name} compares each step with the one before, and the first step of "
-            "student.attention=cached also sees the references; use speed=exact"
-        )
+    if cfg.speed.get("step_cache") is not None:
+        refuse_step_cache(student)
 
 
 def inputs_of(cfg: DictConfig) -> dict[str, str]:

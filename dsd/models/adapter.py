@@ -45,7 +45,7 @@ def build_student(
     """
     transformer.requires_grad_(rank == 0)
     if init is not None:
-        load_adapter(transformer, init, fuse=True)
+        load_adapter(transformer, init, fuse=True, family=student.family)
         transformer.requires_grad_(rank == 0)
     else:
         student.prepare(transformer)
@@ -61,6 +61,17 @@ def build_student(
     if isinstance(embedder := getattr(transformer, "x_embedder", None), SplitEmbedder):
         embedder.c_embedder.requires_grad_(True)
     return transformer
+
+
+def refuse_other_kind(path: str | Path, student: Student) -> None:
+    """Raise UserError where an adapter was made for another kind of student than the one that goes on from it."""
+    there = read_adapter(path)[1]["student"]
+    for name, value in student.about().items():
+        if there.get(name) != value:
+            raise UserError(
+                f"init_adapter={path}: made with student.{name}={there.get(name)}, this student has {value}; they must "
+                "be the same"
+            )
 
 
 def trainable_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:

@@ -74,6 +74,9 @@ class Student(Protocol):
     @property
     def precomputable(self) -> bool: ...  # whether `dsd.pipeline.precompute` serves all of its passes
 
+    @property
+    def step_cacheable(self) -> bool: ...  # whether each step can be compared with the one before
+
     def about(self) -> dict[str, str]:
         """Describe the kind for an adapter's metadata."""
         ...
@@ -140,6 +143,7 @@ class CanvasStudent:
     kind: str = "canvas"
     most_references: int = 1
     precomputable: bool = True
+    step_cacheable: bool = True
     encodings: tuple[str, str] = ("canvas", "condition")  # names of what `drawn` and `condition` give, in the cache
 
     def about(self) -> dict[str, str]:

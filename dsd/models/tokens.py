@@ -40,6 +40,11 @@ class TokenStudent:
         """Whether every pass has the modulations of its step: the references' own pass has those of time 0."""
         return self.attention == "full" and self.family.precomputable
 
+    @property
+    def step_cacheable(self) -> bool:
+        """Whether each step can be compared with the one before: the first one also sees the references if cached."""
+        return self.attention == "full" and self.family.step_cacheable
+
     def about(self) -> dict[str, str]:
         """Describe the kind for an adapter's metadata."""
         return {

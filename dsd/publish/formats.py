@@ -68,15 +68,17 @@ class Source:
 
     def merged(self) -> Any:
         """Load the student with its LoRA merged in fp32."""
-        transformer = self.plain()
-        load_adapter(transformer, self.adapter, family=self.family)
-        return transformer
+        return self._loaded(fuse=True)
 
     def unmerged(self) -> Any:
         """Load the student with its LoRA beside the weights, W + BA: what exports are compared with."""
-        transformer = self.plain()
-        load_adapter(transformer, self.adapter, fuse=False, family=self.family)
-        return transformer
+        return self._loaded(fuse=False)
+
+    def _loaded(self, fuse: bool) -> Any:
+        pipeline = load_without_encoders(self.base)
+        twin = bool(pipeline.config.get("is_distilled"))
+        load_adapter(pipeline.transformer, self.adapter, fuse, self.family, twin)
+        return pipeline.transformer
 
     def student(self, transformer: Any) -> Student:
         """Make a transformer the student that was trained, computing in fp32."""

@@ -10,7 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from dsd.errors import UserError
 from dsd.io.files import resolve
-from dsd.models.settings import ModelSettings, StudentSettings
+from dsd.models.settings import Kind, ModelSettings, StudentSettings
 from dsd.runs.settings import ShardSettings, check_path, setting
 
 
@@ -161,6 +161,8 @@ class TrainSettings(ShardSettings):
         if cfg.num_shards > 1 and cfg.mode is Mode.train:
             raise UserError(f"num_shards={cfg.num_shards} divides mode=encode alone; training is divided by launcher=")
         refuse_uneven(cfg.batch_size, cfg.accumulation)
+        if cfg.student.kind is Kind.tokens and cfg.lora.rank == 0:
+            raise UserError("student=tokens is written as a LoRA; lora.rank=0 (the whole transformer) is for a canvas")
         if cfg.quantization is not Trainable.none and cfg.lora.rank == 0:
             raise UserError(
                 f"quantization={cfg.quantization.value} is for a LoRA; lora.rank=0 trains the whole transformer"

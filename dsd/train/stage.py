@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from transformers.integrations import unset_hf_deepspeed_config
 
 from dsd.errors import UserError
+from dsd.models.adapter import refuse_other_kind
 from dsd.models.adapter_file import ADAPTER, read_adapter
 from dsd.models.canvas import Canvas
 from dsd.models.families import family_of
@@ -115,12 +116,15 @@ def load_encoders(cfg: DictConfig, accelerator: Accelerator) -> Any:
 
 
 def student_of(cfg: DictConfig, encoders: Any) -> Student:
-    """Make the student that the settings ask for, without a transformer yet."""
+    """Make the student that the settings ask for, without a transformer yet. UserError where it cannot be."""
     attention = cfg.student.attention.value if cfg.student.attention else None
-    return make_student(
+    student = make_student(
         family_of(encoders), cfg.student.kind.value, cfg.student.positions, attention,
         vae_scale_factor=encoders.vae_scale_factor,
     )  # fmt: skip
+    if cfg.init_adapter is not None:
+        refuse_other_kind(adapter_file(cfg.init_adapter), student)
+    return student
 
 
 def sizes_of(cfg: DictConfig) -> list[tuple[int, int]]:

@@ -40,6 +40,8 @@ class Validation:
     ) -> None:
         self.jobs = [jobs[number] for number in range(len(jobs))]
         self.artist, self.measures, self.metric, self.every = artist, measures, metric, every
+        if any(job.others for job in self.jobs):
+            raise UserError("validation.jobs: a job has several references; validation draws with one")
         if every < 1:
             raise UserError(f"validation.every={every}: at least 1 is needed")
         known = [name for measure in measures.values() for name in measure.scale.names]

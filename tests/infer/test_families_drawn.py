@@ -104,8 +104,9 @@ def test_what_a_student_does_not_take_is_one_line(run, refused, ask, adapter, to
     assert "made for flux1, and the base is flux2" in refused("infer", *ask("flux2", adapter=adapter), *one())
     said = refused("infer", *ask("flux1", **{"model.path": "pkg://dsd.toybox/weights/teacher"}), *one())
     assert "made for another base" in said
-    said = refused("infer", *ask("flux1"), *one(), "speed=cached")
-    assert "the first step of student.attention=cached also sees the references; use speed=exact" in said
+    for family, attention in (("flux1", "cached"), ("flux2", "full"), ("z_image", "full")):
+        said = refused("infer", *ask(family, attention), *one(), "speed=cached")
+        assert "speed.step_cache (speed=cached) does not go with student.kind=tokens" in said
     many = jobs_file(tmp_path / "many.jsonl", ([FIRST] * 5, PROMPT, 1))
     said = refused("infer", *ask("flux2"), *many, f"output_dir={tmp_path / 'out'}")
     assert "many.jsonl:1: reference: 5 references; a picture takes 1 to 4" in said
@@ -137,6 +138,23 @@ def test_a_distilled_twin_takes_the_adapter_of_its_base(run, ask, twin, tmp_path
     said = run("infer", *ask("flux2"), *one(), f"output={tmp_path / 'base.png'}")
     assert "this base is distilled" not in said
     assert distance(pixels(tmp_path / "twin.png"), pixels(tmp_path / "base.png")) > 0
+
+
+def test_the_twin_is_exported_with_the_adapter(run, token_adapter, twin, tmp_path) -> None:
+    ask = (f"adapter={token_adapter('flux2')}", f"base={twin}", "to=diffusers", f"output_dir={tmp_path / 'out'}")
+    assert "relative error of a velocity" in run("publish", *ask, main=export)
+    assert DSDPipeline.from_base(str(tmp_path / "out")).config["is_distilled"]
+
+
+def test_a_base_without_an_adapter(run, refused, base_folders, tmp_path) -> None:
+    """FLUX.2 was taught to follow references; Z-Image was not."""
+    ask = (*one(), *QUICK, f"output={tmp_path / 'a.png'}")
+    said = run("infer", *ask, f"model.path={base_folders['flux2']}")
+    assert "follows references in its own way" in said
+    for family in ("flux1", "z_image"):
+        assert "takes no reference by itself; give adapter=" in refused(
+            "infer", *ask, f"model.path={base_folders[family]}"
+        )
 
 
 def test_training_on_a_distilled_model_is_warned_of(run, pairs, twin, tmp_path) -> None:
@@ -200,10 +218,29 @@ def test_guidance_in_one_batch_and_apart_draw_the_same(run, ask, tmp_path, famil
     assert distance(pictures["true"], pictures["plain"]) > 1
 
 
+def test_a_step_cache_goes_with_full_attention(run, ask, tmp_path) -> None:
+    run("infer", *ask("flux1", "full"), *one(), "speed=cached", "settings.text_guidance_scale=2",
+        f"output={tmp_path / 'a.png'}")  # fmt: skip
+
+
+@pytest.mark.parametrize("family", NAMES)
 @pytest.mark.parametrize("quantization", ["int8", "gguf"])
-def test_a_quantised_student_still_sees_its_references(run, ask, tmp_path, quantization) -> None:
+def test_a_quantised_student_still_sees_its_references(run, ask, tmp_path, family, quantization) -> None:
     """A transformer that is loaded anew in fewer bits keeps the references' keys and values all the same."""
-    for family in NAMES:
-        run("infer", *ask(family), *one(), f"quantization={quantization}", f"output={tmp_path / family}.png")
-        run("infer", *ask(family), *one(), f"output={tmp_path / family}-whole.png")
-        assert distance(pixels(tmp_path / f"{family}.png"), pixels(tmp_path / f"{family}-whole.png")) < 60
+
+    def draw(name: str, *settings: str) -> np.ndarray:
+        path = tmp_path / f"{name}.png"
+        run("infer", *ask(family), *settings, "seed=1", f"output={path}")
+        return pixels(path).astype(float)
+
+    whole, few = draw("whole", *one(FIRST)), draw("few", *one(FIRST), f"quantization={quantization}")
+    other = draw("other", *one(SECOND), f"quantization={quantization}")
+    assert np.abs(whole - few).mean() < 0.5 * np.abs(other - few).mean()
+
+
+@pytest.mark.parametrize(("family", "attention"), ALL)
+def test_a_picture_may_have_other_proportions(run, ask, tmp_path, family, attention) -> None:
+    sizes = ("settings.height=64", "settings.width=96")
+    run("infer", *ask(family, attention), *sizes, f"image=[{FIRST},{SECOND}]", f"prompt='{PROMPT}'",
+        f"output={tmp_path / 'a.png'}")  # fmt: skip
+    assert pixels(tmp_path / "a.png").shape == (64, 96, 3)

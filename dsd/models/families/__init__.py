@@ -36,6 +36,9 @@ class Family(Protocol):
     def precomputable(self) -> bool: ...  # whether `dsd.pipeline.precompute` knows its modulations
 
     @property
+    def step_cacheable(self) -> bool: ...  # whether diffusers' FirstBlockCache knows its blocks
+
+    @property
     def lora_targets(self) -> dict[str, tuple[str, ...]]: ...  # endings of the modules that get a LoRA, by choice
 
     def encode_text(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int) -> Text:

@@ -29,6 +29,7 @@ class Flux1:
     attentions: tuple[str, ...] = ("cached", "full")
     blocks_at: str = BLOCKS
     precomputable: bool = True  # whether `dsd.pipeline.precompute` knows its modulations
+    step_cacheable: bool = True
 
     @property
     def lora_targets(self) -> dict[str, tuple[str, ...]]:

@@ -31,6 +31,7 @@ class Flux2:
     attentions: tuple[str, ...] = ("cached", "full")
     blocks_at: str = BLOCKS
     precomputable: bool = False  # whether `dsd.pipeline.precompute` knows its modulations
+    step_cacheable: bool = False  # diffusers 0.42 reads its single blocks' outputs as those of double blocks
 
     @property
     def lora_targets(self) -> dict[str, tuple[str, ...]]:

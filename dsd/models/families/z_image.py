@@ -32,6 +32,7 @@ class ZImage:
     attentions: tuple[str, ...] = ("full",)
     blocks_at: str = r"(layers|noise_refiner|context_refiner)\.\d+\."
     precomputable: bool = False
+    step_cacheable: bool = False
 
     @property
     def lora_targets(self) -> dict[str, tuple[str, ...]]:

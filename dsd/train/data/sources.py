@@ -211,7 +211,8 @@ class ReferenceSets:
 
     def block(self, positions: range) -> Iterator[RawPair | Unread]:
         border = len(self.pairs)
-        yield from self.pairs.block(range(positions.start, min(positions.stop, border)))
+        if positions.start < border:
+            yield from self.pairs.block(range(positions.start, min(positions.stop, border)))
         for position in range(max(positions.start, border), positions.stop):
             yield read_or_reason(partial(self._set, self.sets[position - border]))
 

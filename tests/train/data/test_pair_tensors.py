@@ -112,8 +112,8 @@ def test_training_sees_what_inference_encodes(encoder, base, tmp_path, monkeypat
     pipeline = DSDPipeline(**base.components)
     ours = pairs.condition([2])
     with torch.inference_mode():
-        references = pipeline.read_references(raw.reference.open(), 32, 32, "crop")
-        assert torch.equal(ours, CanvasStudent().condition(pipeline.vae, references))
+        pixels = pipeline.read_references(raw.reference.open(), 32, 32, "crop")
+        assert torch.equal(ours, encoder.student.condition(pipeline.vae, pixels))
         theirs = pipeline.encode_prompt(prompt=["caption 2"], prompt_2=None, max_sequence_length=16)[:2]
     assert all(torch.equal(a, b) for a, b in zip(pairs.text(["caption 2"]), theirs, strict=True))
 
