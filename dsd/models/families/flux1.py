@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from dsd.models.canvas import pack, unpack
 from dsd.models.families import Text, unwrapped
 from dsd.models.families import memory as memories
+from dsd.models.families.parts import PackedLatents, TwoKindsOfBlocks
 
 BLOCKS = r"(single_)?transformer_blocks\.\d+\..*"
 # What the released LoRA holds; in single blocks only to_q, to_k, to_v exist.
@@ -21,7 +20,7 @@ ALL_LINEAR = (*ATTENTION, "net.0.proj", "net.2", "proj_mlp", "proj_out")
 
 
 @dataclass(frozen=True)
-class Flux1:
+class Flux1(PackedLatents, TwoKindsOfBlocks):
     """FLUX.1-dev and its like; see `dsd.models.families.Family`."""
 
     name: str = "flux1"
@@ -61,17 +60,6 @@ class Flux1:
         """Count the tokens of a prompt for T5."""
         return len(pipeline.tokenizer_2(prompt, truncation=False, verbose=False).input_ids)
 
-    def encode(self, vae: Any, pixels: Tensor) -> Tensor:
-        """Encode pixels (B, 3, H, W) to tokens (B, L, C) by the posterior's mode."""
-        latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
-        return pack((latents - vae.config["shift_factor"]) * vae.config["scaling_factor"])
-
-    def decode(self, vae: Any, tokens: Tensor, rows: int) -> Tensor:
-        """Decode tokens (B, L, C) of `rows` rows to pixels (B, 3, H, W)."""
-        latents = unpack(tokens, rows) / vae.config["scaling_factor"] + vae.config["shift_factor"]
-        pixels: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
-        return pixels
-
     def timesteps(self, scheduler: Any, num_steps: int, num_tokens: int, device: torch.device) -> Tensor:
         """Set the scheduler's timesteps (S,), shifted by the number of tokens where it shifts dynamically."""
         config = scheduler.config
@@ -88,11 +76,6 @@ class Flux1:
     def channels(self, transformer: Any) -> int:
         """Count the channels of a token, C."""
         return int(transformer.out_channels)
-
-    def noise(self, num: int, rows: int, columns: int, channels: int, generator: Any, device: torch.device) -> Tensor:
-        """Draw the noise of `num` pictures, (num, L, C), as diffusers' pipeline does."""
-        shape = num, channels // 4, 2 * rows, 2 * columns
-        return pack(randn_tensor(shape, generator=generator, device=device, dtype=torch.float32))
 
     def velocity(
         self, transformer: Any, tokens: Tensor, ids: Tensor, sigmas: Tensor, text: Text, guidance_scale: float
@@ -126,15 +109,6 @@ class Flux1:
     def allow_memory(self, transformer: Any) -> None:
         """Give every block an attention that can store and use the keys and values of references."""
         memories.allow_memory(transformer)
-
-    def width(self, transformer: Any) -> int:
-        """Count the numbers of a token within the transformer."""
-        return int(transformer.inner_dim)
-
-    def block_tokens(self, name: str, image_tokens: int, text_tokens: int) -> tuple[float, int]:
-        """Count tokens for a list of blocks. In double blocks, either stream uses its own half of the weights."""
-        num = image_tokens + text_tokens
-        return (num / 2 if name == "transformer_blocks" else num), num
 
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int

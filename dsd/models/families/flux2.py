@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from dsd.errors import UserError
 from dsd.models.canvas import pack, unpack
 from dsd.models.families import Text, unwrapped
+from dsd.models.families.parts import OneLanguageModel, TwoKindsOfBlocks
 
 BLOCKS = r"(single_)?transformer_blocks\.\d+\..*"
 ATTENTION = (
@@ -23,9 +24,10 @@ ALL_LINEAR = (*ATTENTION, "linear_in", "linear_out")
 
 
 @dataclass(frozen=True)
-class Flux2:
+class Flux2(TwoKindsOfBlocks, OneLanguageModel):
     """FLUX.2-klein and its like; see `dsd.models.families.Family`."""
 
+    thinking: ClassVar[bool] = False
     name: str = "flux2"
     positions: tuple[str, ...] = ("flux2", "column", "diagonal", "kontext")
     attentions: tuple[str, ...] = ("cached", "full")
@@ -46,10 +48,6 @@ class Flux2:
         )  # fmt: skip
         return (embeds,)
 
-    def text_encoders(self, pipeline: Any) -> dict[str, Any]:
-        """Name the text encoder."""
-        return {"text_encoder": pipeline.text_encoder}
-
     def text_width(self, pipeline: Any) -> int:
         """Count the numbers of a text token: three layers side by side."""
         return 3 * int(pipeline.text_encoder.config.hidden_size)
@@ -57,14 +55,6 @@ class Flux2:
     def text_shapes(self, transformer: Any, num: int) -> tuple[tuple[int, ...], ...]:
         """Give the shapes of a text of `num` tokens, without the batch."""
         return ((num, transformer.config["joint_attention_dim"]),)
-
-    def count_tokens(self, pipeline: Any, prompt: str) -> int:
-        """Count the tokens of a prompt within its chat template."""
-        message = [{"role": "user", "content": prompt}]
-        text = pipeline.tokenizer.apply_chat_template(
-            message, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        return len(pipeline.tokenizer(text, verbose=False).input_ids)
 
     def encode(self, vae: Any, pixels: Tensor) -> Tensor:
         """Encode pixels (B, 3, H, W) to tokens (B, L, C) by the posterior's mode."""
@@ -142,15 +132,6 @@ class Flux2:
             for block in blocks:
                 if not isinstance(block.attn.processor, wanted):
                     block.attn.set_processor(wanted())
-
-    def width(self, transformer: Any) -> int:
-        """Count the numbers of a token within the transformer."""
-        return int(transformer.inner_dim)
-
-    def block_tokens(self, name: str, image_tokens: int, text_tokens: int) -> tuple[float, int]:
-        """Count tokens for a list of blocks. In double blocks, either stream uses its own half of the weights."""
-        num = image_tokens + text_tokens
-        return (num / 2 if name == "transformer_blocks" else num), num
 
     def block_inputs(
         self, transformer: Any, block: Any, zeros: Callable[..., Tensor], batch: int, num_tokens: int, text_tokens: int

@@ -2,31 +2,32 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from dsd.errors import UserError
 from dsd.models.canvas import pack, unpack
 from dsd.models.families import Text
+from dsd.models.families.parts import OneLanguageModel, PackedLatents
 
 ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
 ALL_LINEAR = (*ATTENTION, "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
 
 
 @dataclass(frozen=True)
-class ZImage:
+class ZImage(PackedLatents, OneLanguageModel):
     """Z-Image and its like; see `dsd.models.families.Family`.
 
     Its transformer places text and pictures by itself: a picture's index follows its text. So it has one rule of
     positions, its own, and no memory of references.
     """
 
+    thinking: ClassVar[bool] = True
     name: str = "z_image"
     positions: tuple[str, ...] = ("z_image",)
     attentions: tuple[str, ...] = ("full",)
@@ -47,10 +48,6 @@ class ZImage:
         padded = pad_sequence(embeds, batch_first=True)
         return (torch.nn.functional.pad(padded, (0, 0, 0, max_sequence_length - padded.shape[1])),)
 
-    def text_encoders(self, pipeline: Any) -> dict[str, Any]:
-        """Name the text encoder."""
-        return {"text_encoder": pipeline.text_encoder}
-
     def text_width(self, pipeline: Any) -> int:
         """Count the numbers of a text token."""
         return int(pipeline.text_encoder.config.hidden_size)
@@ -58,25 +55,6 @@ class ZImage:
     def text_shapes(self, transformer: Any, num: int) -> tuple[tuple[int, ...], ...]:
         """Give the shapes of a text of `num` tokens, without the batch."""
         return ((num, transformer.config["cap_feat_dim"]),)
-
-    def count_tokens(self, pipeline: Any, prompt: str) -> int:
-        """Count the tokens of a prompt within its chat template."""
-        message = [{"role": "user", "content": prompt}]
-        text = pipeline.tokenizer.apply_chat_template(
-            message, tokenize=False, add_generation_prompt=True, enable_thinking=True
-        )
-        return len(pipeline.tokenizer(text, verbose=False).input_ids)
-
-    def encode(self, vae: Any, pixels: Tensor) -> Tensor:
-        """Encode pixels (B, 3, H, W) to tokens (B, L, C) by the posterior's mode."""
-        latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
-        return pack((latents - vae.config["shift_factor"]) * vae.config["scaling_factor"])
-
-    def decode(self, vae: Any, tokens: Tensor, rows: int) -> Tensor:
-        """Decode tokens (B, L, C) of `rows` rows to pixels (B, 3, H, W)."""
-        latents = unpack(tokens, rows) / vae.config["scaling_factor"] + vae.config["shift_factor"]
-        pixels: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
-        return pixels
 
     def timesteps(self, scheduler: Any, num_steps: int, num_tokens: int, device: torch.device) -> Tensor:
         """Set the scheduler's timesteps (S,), shifted by the number of tokens where it shifts dynamically."""
@@ -92,11 +70,6 @@ class ZImage:
     def channels(self, transformer: Any) -> int:
         """Count the channels of a token, C."""
         return 4 * int(transformer.out_channels)
-
-    def noise(self, num: int, rows: int, columns: int, channels: int, generator: Any, device: torch.device) -> Tensor:
-        """Draw the noise of `num` pictures, (num, L, C), as diffusers' pipeline does."""
-        shape = num, channels // 4, 2 * rows, 2 * columns
-        return pack(randn_tensor(shape, generator=generator, device=device, dtype=torch.float32))
 
     def velocity(
         self, transformer: Any, tokens: Tensor, ids: Tensor, sigmas: Tensor, text: Text, guidance_scale: float
