@@ -64,7 +64,7 @@ def test_the_pages_show_every_command() -> None:
 def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, arguments = unwrapped(shlex.split(command))
     if name == "make":
-        assert set(arguments) <= TARGETS
+        assert {word for word in arguments if "=" not in word} <= TARGETS
         return
     if name == "python":  # python scripts/NAME.py FLAGS
         source = (ROOT / arguments[0]).read_text()

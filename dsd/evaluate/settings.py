@@ -54,6 +54,9 @@ class EvaluateSettings(OutputSettings):
     @staticmethod
     def check(cfg: DictConfig) -> None:
         """Refuse settings that name nothing to evaluate or an arm that is not there."""
+        for name in ("results", "teachers"):
+            if not isinstance(cfg[name], DictConfig):
+                raise UserError(f"{name}={cfg[name]}: names and folders are needed, such as {name}={{student: FOLDER}}")
         arms = list(dict.fromkeys(arm_of(run) for run, folder in cfg.results.items() if folder))
         if teachers := [name for name, folder in cfg.teachers.items() if folder]:
             if given := [key for key in ("grids", "curated", "adapter", "results") if cfg[key]]:

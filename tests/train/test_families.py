@@ -180,7 +180,8 @@ def test_several_references_are_learnt_from(run, settings, sets, tmp_path, monke
 
 
 def test_a_canvas_has_room_for_one_reference(refused, sets, pairs, tmp_path) -> None:
-    said = refused("train", f"pairs={sets}", "data=references", "device=cpu", f"output_dir={tmp_path / 'a'}")
+    said = refused("train", f"pairs={sets}", "data=references", "student=canvas", "device=cpu",
+                   f"output_dir={tmp_path / 'a'}")  # fmt: skip
     assert "3 references for a picture: student=canvas takes at most 1; student=tokens takes several" in said
     assert not list((tmp_path / "a").glob("cache/canvas-*/*.npy")), "nothing was encoded in vain"
     said = refused("train", f"pairs={pairs}", "data=references", "student=tokens", f"output_dir={tmp_path / 'b'}")

@@ -274,7 +274,7 @@ def test_numbers_out_of_range_are_refused(refused, tmp_path, override, words) ->
 
 def test_what_a_training_read_is_known_by_content(run, refused, pairs, adapter, tmp_path) -> None:
     """Pairs that were moved are the same, and pairs that were edited are others, whatever their path."""
-    settings = ("num_steps=4", "batch_size=4", "log_every=2", "learning_rate=1e-3", "device=cpu")
+    settings = ("student=canvas", "num_steps=4", "batch_size=4", "log_every=2", "learning_rate=1e-3", "device=cpu")
     moved = shutil.copytree(pairs, tmp_path / "moved")
     assert "done already" in run("train", f"pairs={moved}", f"output_dir={adapter}", *settings)
     (shard, *_) = sorted((moved / "pairs").glob("*.parquet"))

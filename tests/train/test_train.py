@@ -71,7 +71,15 @@ def test_killed_stopped_and_run_again_is_unbroken(run, spawn, pairs, cache, tmp_
 
 
 def test_accumulated_micro_batches_add_up(run, pairs, cache, adapter, tmp_path) -> None:
-    settings = (f"pairs={pairs}", *SMALL, cache, "num_steps=4", f"output_dir={tmp_path}", "accumulation=2")
+    settings = (
+        f"pairs={pairs}",
+        *SMALL,
+        cache,
+        "num_steps=4",
+        f"output_dir={tmp_path}",
+        "accumulation=2",
+        "student=canvas",
+    )
     run("train", *settings)
     ours, theirs = tensors(tmp_path), tensors(adapter)
     assert ours.keys() == theirs.keys()
