@@ -104,7 +104,7 @@ def for_diffusers(state: Mapping[str, Tensor], lora: Mapping[str, Any]) -> dict[
     return {
         "transformer.r": lora["rank"], "transformer.lora_alpha": lora["alpha"],
         "transformer.target_modules": sorted(lora_modules(state)), "transformer.use_rslora": lora["use_rslora"],
-        "transformer.use_dora": lora["use_dora"],
+        "transformer.use_dora": lora["use_dora"], "transformer.rank_pattern": {}, "transformer.alpha_pattern": {},
     }  # fmt: skip
 
 
