@@ -25,8 +25,6 @@ from tokenizers import Tokenizer, models, trainers
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from dsd.models.families.flux1 import flux_velocity
-from dsd.models.families.flux2 import FAMILY as FLUX2
 from dsd.models.positions import grid
 from dsd.toybox import code
 from dsd.toybox.fit import fit
@@ -180,17 +178,47 @@ def convert_vae(vae: AutoencoderKL) -> Any:
 
 
 def build_transformer() -> Any:
-    """Make an untrained `Flux2Transformer2DModel`: 2 double and 5 single blocks, 4 heads of 32."""
+    """Make an untrained `Flux2Transformer2DModel`: 3 double and 6 single blocks, 4 heads of 32, as the small FLUX.1."""
     return Flux2Transformer2DModel(
         in_channels=64,
-        num_layers=2,
-        num_single_layers=5,
+        num_layers=3,
+        num_single_layers=6,
         attention_head_dim=32,
         num_attention_heads=4,
         joint_attention_dim=len(LAYERS) * 96,
-        axes_dims_rope=(8, 8, 8, 8),
+        axes_dims_rope=(8, 12, 12),  # FLUX.1's; the text needs no positions, since the language model has read it
+        rope_theta=10000,
         guidance_embeds=False,
     )
+
+
+@torch.no_grad()
+def begin_as(transformer: Any, example: Any) -> None:
+    """Copy from the small FLUX.1 what both have: attention, embedders, output. Modulations begin as blocks' means."""
+    known: dict[str, Tensor] = example.state_dict()
+
+    def weight(name: str) -> Tensor:
+        return known[f"{name}.weight"]
+
+    def mean(kind: str, norm: str, num: int) -> Tensor:
+        return torch.stack([weight(f"{kind}.{n}.{norm}.linear") for n in range(num)]).mean(0)
+
+    for name, parameter in transformer.named_parameters():  # the same names, but for the biases, which FLUX.2 has not
+        if name in known and known[name].shape == parameter.shape:
+            parameter.copy_(known[name])
+    for part in ("linear_1", "linear_2"):
+        target = getattr(transformer.time_guidance_embed.timestep_embedder, part)
+        target.weight.copy_(weight(f"time_text_embed.timestep_embedder.{part}"))
+    num, width = len(transformer.transformer_blocks), transformer.inner_dim
+    transformer.double_stream_modulation_img.linear.weight.copy_(mean("transformer_blocks", "norm1", num))
+    transformer.double_stream_modulation_txt.linear.weight.copy_(mean("transformer_blocks", "norm1_context", num))
+    singles = transformer.single_transformer_blocks
+    transformer.single_stream_modulation.linear.weight.copy_(mean("single_transformer_blocks", "norm", len(singles)))
+    for n, block in enumerate(singles):
+        prefix = f"single_transformer_blocks.{n}"
+        qkv = torch.cat([weight(f"{prefix}.attn.{name}") for name in ("to_q", "to_k", "to_v")])
+        block.attn.to_qkv_mlp_proj.weight[: 3 * width].copy_(qkv)
+        block.attn.to_out.weight[:, :width].copy_(weight(f"{prefix}.proj_out")[:, :width])
 
 
 def build_pipeline(out: Path, transformer: Flux2Transformer2DModel) -> Flux2KleinPipeline:
@@ -206,19 +234,19 @@ def build_pipeline(out: Path, transformer: Flux2Transformer2DModel) -> Flux2Klei
     )
 
 
-def train_teacher(folder: Path, out: Path, num_steps: int = 6000, lr: float = 1.5e-3, device: str = "cpu") -> None:
+def train_teacher(folder: Path, out: Path, num_steps: int = 4500, lr: float = 1.2e-3, device: str = "cpu") -> None:
     """Train the transformer and write the whole pipeline to `out`/flux2; `folder` holds checkpoints.
 
-    It learns the velocities of the small FLUX.1 in the same lessons. They are free of the noise of single samples, so
-    half the steps, with half the grids, do. Prompts are padded to the longest of their layout: how long the
-    padding is says nothing.
+    It learns from the small FLUX.1 in the same lessons, with half the grids: its velocities, and what its image tokens
+    are after every block. Prompts are padded to the longest of their layout: how long the padding is says nothing.
     """
     torch.manual_seed(SEED)
     transformer = build_transformer().to(device)
     encoder: Any = Qwen3ForCausalLM.from_pretrained(out / FOLDER / "text_encoder")
     encoder = encoder.to(device)
     tokenizer = Qwen2Tokenizer.from_pretrained(out / FOLDER / "tokenizer")
-    example = FluxPipeline.from_pretrained(out / "teacher", vae=None).to(device)
+    example: Any = FluxPipeline.from_pretrained(out / "teacher", vae=None).to(device)
+    begin_as(transformer, example.transformer)
     for network in (transformer, example.transformer):
         network.compile_repeated_blocks(dynamic=False)
 
@@ -230,13 +258,58 @@ def train_teacher(folder: Path, out: Path, num_steps: int = 6000, lr: float = 1.
             tokens, mask, _ = tokenize(tokenizer, lesson.prompts, LENGTHS[lesson.layout])
             words = embed(encoder, tokens.to(device), mask.to(device))
             embeds, pooled, _ = example.encode_prompt(lesson.prompts, None, max_sequence_length=56)
-            wanted = flux_velocity(
-                example.transformer, noisy_latents, lesson.sigmas, embeds, pooled, ids, lesson.guidance
+            wanted, states = flux1_states(
+                example.transformer, noisy_latents, ids, lesson.sigmas, embeds, pooled, lesson.guidance
             )
-        velocity = FLUX2.velocity(transformer, noisy_latents, ids, lesson.sigmas, (words,), 0.0)
+        velocity, found = flux2_states(transformer, noisy_latents, ids, lesson.sigmas, words)
         error = (velocity - wanted).square().masked_fill(lesson.given, 0)
         loss = error.sum() / (~lesson.given).sum() / wanted.shape[-1]
-        return loss, {"true_loss": lesson.loss(velocity), "example_loss": lesson.loss(wanted)}
+        inner = torch.stack([distance(a, b) for a, b in zip(found, states, strict=True)]).mean()
+        told = {"velocity_error": loss, "true_loss": lesson.loss(velocity), "example_loss": lesson.loss(wanted)}
+        return loss + inner, told
 
     fit(transformer, loss_at, folder, num_steps=num_steps, lr=lr)
     build_pipeline(out, transformer).save_pretrained(out / FOLDER)
+
+
+def distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """Measure the squared error of states (B, L, D) as a share of their squares."""
+    return (found - wanted).square().mean() / wanted.square().mean()
+
+
+def flux1_states(
+    transformer: Any, tokens: Tensor, ids: Tensor, sigmas: Tensor, words: Tensor, pooled: Tensor, guidance: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Run the small FLUX.1: its velocity (B, L, C), and its image tokens (B, L, D) after every block."""
+    time = transformer.time_text_embed(sigmas * 1000, guidance * 1000, pooled)
+    image, text = transformer.x_embedder(tokens), transformer.context_embedder(words)
+    rotation = transformer.pos_embed(torch.cat([ids.new_zeros(words.shape[1], 3), ids]))
+    states = []
+    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        text, image = block(hidden_states=image, encoder_hidden_states=text, temb=time, image_rotary_emb=rotation)
+        states.append(image)
+    return transformer.proj_out(transformer.norm_out(image, time)), states
+
+
+def flux2_states(
+    transformer: Any, tokens: Tensor, ids: Tensor, sigmas: Tensor, words: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Run the small FLUX.2: its velocity (B, L, C), and its image tokens (B, L, D) after every block."""
+    time = transformer.time_guidance_embed(sigmas * 1000, None)
+    image, text = transformer.x_embedder(tokens), transformer.context_embedder(words)
+    rotation = transformer.pos_embed(torch.cat([ids.new_zeros(words.shape[1], 3), ids]))
+    of_image, of_text = transformer.double_stream_modulation_img(time), transformer.double_stream_modulation_txt(time)
+    states = []
+    for block in transformer.transformer_blocks:
+        text, image = block(
+            hidden_states=image, encoder_hidden_states=text, temb_mod_img=of_image, temb_mod_txt=of_text,
+            image_rotary_emb=rotation,
+        )  # fmt: skip
+        states.append(image)
+    together, of_both = torch.cat([text, image], dim=1), transformer.single_stream_modulation(time)
+    for block in transformer.single_transformer_blocks:
+        together = block(
+            hidden_states=together, encoder_hidden_states=None, temb_mod=of_both, image_rotary_emb=rotation
+        )
+        states.append(together[:, words.shape[1] :])
+    return transformer.proj_out(transformer.norm_out(states[-1], time)), states
