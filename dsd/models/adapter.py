@@ -131,7 +131,9 @@ def load_adapter(
     state, metadata = read_adapter(path)
     about = metadata["student"]
     if about["family"] != family.name:
-        raise UserError(f"{path}: made for {about['family']}, and the base is {family.name}; give another model=")
+        raise UserError(
+            f"{path}: it was made for the family {about['family']}, and this base is {family.name}; give another model="
+        )
     here, there = fingerprint(transformer, family), metadata["base"]["fingerprint"]
     if here != there and twin:
         log.info(

@@ -95,7 +95,7 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except ValueError as error:
         raise UserError(f"{path}: its metadata is not JSON ({error})") from error
     if metadata["student"]["kind"] == "canvas" and not {"c_embedder.weight", "c_embedder.bias"} <= state.keys():
-        raise UserError(f"{path}: no condition embedder in it, which a student of the kind canvas needs")
+        raise UserError(f"{path}: it holds no condition embedder, and a canvas student needs one")
     return state, metadata
 
 

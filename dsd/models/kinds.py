@@ -39,7 +39,7 @@ def student_from(about: Mapping[str, Any], **others: Any) -> Student:
 
 
 def _known(name: str, value: str | None, choices: tuple[str, ...], of: str) -> str:
-    """Give a choice that is known; None is the first one."""
+    """Check that a choice is known; None means the first one."""
     if value is None:
         return choices[0]
     if value not in choices:

@@ -134,7 +134,10 @@ def folder_jobs(path: str, prompt: str | None = None) -> JobList:
 
 
 def jsonl_jobs(path: str) -> JobList:
-    """Read one JSON object a line: reference (a path beside the file, or several), prompt, and job, seed, truth."""
+    """Read one JSON object a line. It has a reference (a path beside the file, or a list of them) and a prompt.
+
+    It may have job, seed and truth.
+    """
     folder, jobs = Path(path).parent, []
     for number, row in read_jsonl(path, JobRow, "jobs.path", '{"reference": "a.png", "prompt": "..."}'):
         first, *others = row.reference

@@ -61,7 +61,7 @@ class ReferencePipeline:
     """What the pipelines of all families share: the call. It is mixed into a pipeline of diffusers."""
 
     own_kind = "tokens"  # how a base without an adapter takes references
-    # of the pipeline that it is mixed into:
+    # These belong to the pipeline of diffusers beside it:
     transformer: Any
     vae: Any
     text_encoder: Any

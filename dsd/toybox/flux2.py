@@ -21,7 +21,7 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
 )
-from tokenizers import Tokenizer, models, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 
@@ -47,7 +47,7 @@ def build_tokenizer() -> Qwen2Tokenizer:
     splitter = Qwen2Tokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE())
     learner.normalizer, learner.pre_tokenizer = splitter.normalizer, splitter.pre_tokenizer
-    alphabet = sorted(character for character, _ in _byte_alphabet())
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=1024, special_tokens=[pad, START, END], initial_alphabet=alphabet, show_progress=False
     )
@@ -60,12 +60,6 @@ def build_tokenizer() -> Qwen2Tokenizer:
     )
     tokenizer.chat_template = CHAT
     return tokenizer
-
-
-def _byte_alphabet() -> list[tuple[str, int]]:
-    from tokenizers import pre_tokenizers
-
-    return [(character, 0) for character in pre_tokenizers.ByteLevel.alphabet()]
 
 
 def build_text_encoder(tokenizer: Qwen2Tokenizer) -> Any:

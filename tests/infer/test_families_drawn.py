@@ -100,8 +100,10 @@ def test_what_a_student_does_not_take_is_one_line(run, refused, ask, adapter, to
     said = refused("infer", *canvas, "model.path=/nowhere")  # said before the model is looked for
     assert "2 references for a picture: student=canvas takes at most 1; student=tokens takes several" in said
     other = {"adapter": token_adapter("flux1")}
-    assert "made for flux1, and the base is flux2" in refused("infer", *ask("flux2", **other), *one())
-    assert "made for flux1, and the base is flux2" in refused("infer", *ask("flux2", adapter=adapter), *one())
+    assert "made for the family flux1, and this base is flux2" in refused("infer", *ask("flux2", **other), *one())
+    assert "made for the family flux1, and this base is flux2" in refused(
+        "infer", *ask("flux2", adapter=adapter), *one()
+    )
     said = refused("infer", *ask("flux1", **{"model.path": "pkg://dsd.toybox/weights/teacher"}), *one())
     assert "made for another base" in said
     for family, attention in (("flux1", "cached"), ("flux2", "full"), ("z_image", "full")):
