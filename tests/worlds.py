@@ -67,9 +67,12 @@ def infer_run(folder: Path, method: str, num: int = 12, seed: int = 0, truth: st
             job=f"{i:03d}",
             image=images[i],
             reference=references[i],
+            others=[],
             prompt=grammar.panel(rng, subjects[i], asked[i]),
             seed=seed,
             method=method,
+            category="",
+            kind="",
             truth=json.dumps(words(subjects[i], SUBJECT)) if truth is None else truth,
             config_hash="c0ffee",
         )

@@ -5,9 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features
+from datasets import Dataset, Features, List
 from datasets import Image as ImageFeature
-from PIL import Image
 from pyarrow import ArrowException
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
@@ -35,9 +34,10 @@ def open_records(folder: Path, name: str, record: type) -> Dataset:
     for column in expected:
         if rows.data.column(column).null_count:
             raise UserError(f"{folder / name}: empty values in column {column}; run the stage that made it again")
-    images = [column for column, kind in expected.items() if isinstance(kind, ImageFeature)]
+    images = [column for column, kind in expected.items() if kind in (ImageFeature(), List(ImageFeature()))]
     for column in images:
-        rows = rows.cast_column(column, ImageFeature(decode=False))
+        undecoded = ImageFeature(decode=False)
+        rows = rows.cast_column(column, undecoded if expected[column] == ImageFeature() else List(undecoded))
     return rows.with_transform(partial(_decoded, f"{folder / name}", images)) if images else rows
 
 
@@ -65,6 +65,8 @@ def _decoded(where: str, images: Sequence[str], batch: Batch) -> dict[str, Seque
     }
 
 
-def _picture(cell: Any, where: str) -> Image.Image:
-    """Decode the bytes of a picture. One that is stored by its path alone lies on another machine."""
+def _picture(cell: Any, where: str) -> Any:
+    """Decode the bytes of a picture, or of a list of them. One that is stored by its path alone lies elsewhere."""
+    if isinstance(cell, list):
+        return [_picture(one, where) for one in cell]
     return read_picture((cell or {}).get("bytes") or b"", where)

@@ -53,7 +53,8 @@ def score_results(results: Mapping[str, Dataset], measures: Measures, batch_size
 
 def drawing_of(row: Mapping[str, Any]) -> Drawing:
     """Take what a measure needs from a Result."""
-    return Drawing(row["image"].convert("RGB"), row["reference"].convert("RGB"), row["prompt"], row["truth"])
+    picture, reference, *others = (image.convert("RGB") for image in (row["image"], row["reference"], *row["others"]))
+    return Drawing(picture, reference, row["prompt"], row["truth"], tuple(others), row["category"], row["kind"])
 
 
 def score_batch(drawings: Sequence[Drawing], measures: Measures) -> list[Scored]:

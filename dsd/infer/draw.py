@@ -67,9 +67,16 @@ class Drawer:
             ((position, job, _, _),) = ready
             return {position: self.failure(job, error)}
         return {
-            position: Result(job.name, picture, references[0], job.prompt, seed, self.name, job.truth, self.config_hash)
+            position: self.result(job, picture, references, seed)
             for (position, job, references, seed), picture in zip(ready, pictures, strict=True)
         }
+
+    def result(self, job: Job, picture: Image.Image, references: list[Image.Image], seed: int) -> Result:
+        """Record a picture with what it was drawn from."""
+        return Result(
+            job=job.name, image=picture, reference=references[0], others=references[1:], prompt=job.prompt, seed=seed,
+            method=self.name, category=job.category, kind=job.kind, truth=job.truth, config_hash=self.config_hash,
+        )  # fmt: skip
 
     @staticmethod
     def failure(job: Job, error: UserError) -> Failure:

@@ -113,9 +113,12 @@ class Result:
     job: str  # unique in its run
     image: Image.Image
     reference: Image.Image
+    others: list[Image.Image]  # more references of the same picture
     prompt: str
     seed: int
     method: str  # "student", "text_only", "copy_paste"
+    category: str  # of the subject, "" where it has none: "animal", "object"
+    kind: str  # of the prompt, "" where it has none: "photorealistic", "style"
     truth: str  # JSON {attribute: value} of the reference's subject where it is known, otherwise ""
     config_hash: str  # of the infer run
 

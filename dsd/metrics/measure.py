@@ -25,6 +25,9 @@ class Drawing:
     reference: Image.Image
     prompt: str
     truth: str = ""  # JSON {attribute: value} of the reference's subject where it is known, otherwise ""
+    others: tuple[Image.Image, ...] = ()  # more references of the same picture
+    category: str = ""  # of the subject, "" where it has none
+    kind: str = ""  # of the prompt, "" where it has none
 
 
 @dataclass(frozen=True)

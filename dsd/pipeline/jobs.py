@@ -56,6 +56,8 @@ class Job:
     seed: int | None = None
     truth: str = ""  # JSON {attribute: value} of the reference's subject, where it is known
     others: tuple[Image.Image | Path | bytes, ...] = ()  # more references; the prompt may say "image 2"
+    category: str = ""  # of the subject: "animal"; numbers are told by category
+    kind: str = ""  # of the prompt: "photorealistic"; likewise
 
     def picture(self) -> Image.Image:
         """Read the first reference. UserError where it cannot be read."""
@@ -103,7 +105,7 @@ def content_of(job: Job) -> str:
             pictures.append(fingerprint(regular_file(Path(str(file)))))
         except (OSError, UserError):  # this job alone fails, when its turn comes
             pictures.append("")
-    return json.dumps([job.name, job.prompt, job.seed, job.truth, *pictures])
+    return json.dumps([job.name, job.prompt, job.seed, job.truth, job.category, job.kind, *pictures])
 
 
 class JobRow(BaseModel, extra="forbid"):
@@ -114,6 +116,8 @@ class JobRow(BaseModel, extra="forbid"):
     job: Name | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     truth: str = ""
+    category: str = ""
+    kind: str = ""
 
 
 def folder_jobs(path: str, prompt: str | None = None) -> JobList:
@@ -136,20 +140,20 @@ def folder_jobs(path: str, prompt: str | None = None) -> JobList:
 def jsonl_jobs(path: str) -> JobList:
     """Read one JSON object a line. It has a reference (a path beside the file, or a list of them) and a prompt.
 
-    It may have job, seed and truth.
+    It may have job, seed, truth, category and kind.
     """
     folder, jobs = Path(path).parent, []
     for number, row in read_jsonl(path, JobRow, "jobs.path", '{"reference": "a.png", "prompt": "..."}'):
         first, *others = row.reference
         name, more = row.job or f"{number:05d}", tuple(folder / other for other in others)
-        jobs.append(Job(name, folder / first, row.prompt, row.seed, row.truth, more))
+        jobs.append(Job(name, folder / first, row.prompt, row.seed, row.truth, more, row.category, row.kind))
     if not jobs:
         raise UserError(f"jobs.path={path}: no jobs in it")
     return JobList(jobs, list(map(content_of, jobs)))
 
 
 class ParquetJobs:
-    """The rows of a Parquet file: a reference, a prompt, and if wanted job, seed and truth.
+    """The rows of a Parquet file: a reference, a prompt, and if wanted job, seed, truth, category and kind.
 
     A reference is an image or a path beside the file. Pictures are read when their turn comes.
     """
@@ -185,6 +189,8 @@ class ParquetJobs:
             row[self.prompt],
             seed if isinstance(seed, int) and 0 <= seed < 2**63 else None,
             str(row.get("truth") or ""),
+            category=str(row.get("category") or ""),
+            kind=str(row.get("kind") or ""),
         )
 
     def _place(self, given: Any) -> Path | bytes:

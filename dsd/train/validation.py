@@ -79,7 +79,7 @@ class Validation:
     def measure(self, images: Sequence[Image.Image]) -> dict[str, float]:
         """Average what all measures say of the pictures. A metric that is no number counts as the worst."""
         drawings = [
-            Drawing(image, reference, job.prompt, job.truth)
+            Drawing(image, reference, job.prompt, job.truth, category=job.category, kind=job.kind)
             for image, reference, job in zip(images, self.references, self.jobs, strict=True)
         ]
         found: dict[str, float] = {}
