@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/stages.sh
-# shellcheck disable=SC2016  # Hydra fills in ${method.name}
+# shellcheck disable=SC2016  # Hydra fills in ${method.name}, here and below
 small=(
   data_gen.output_dir=outputs/smoke/grids data_gen.num_grids=12 data_gen.rows_per_shard=8
   curate.grids=outputs/smoke/grids curate.output_dir=outputs/smoke/pairs curate.rows_per_shard=8
@@ -36,16 +36,16 @@ elsewhere() {  # elsewhere STAGE: the overrides that take a stage to another mod
 demo() {
   local there=()
   if [[ -n ${MODEL:-} ]]; then read -r -d '' -a there < <(elsewhere "$1") || true; fi
-  stage "$1" "experiment=toybox_demo/${1/curate/curation}" "${there[@]}" "${@:2}"
+  stage "$1" "experiment=toybox_demo/${1/curate/curation}" "${@:2}" "${there[@]}"
 }
 began=$SECONDS
 
 demo data_gen                     # prompts -> grids: the teacher draws one subject in four panels
 demo curate                       # grids -> pairs: the judge keeps those that show the same subject
 demo train                        # pairs -> adapter: the teacher learns to take a reference
-demo infer method=student         # adapter -> images: subjects it has never seen, in new contexts
-demo infer method=text_only       # two baselines: the teacher, told only what text can tell,
-demo infer method=copy_paste      # and the reference as it is
+# adapter -> images: subjects that the student has never seen, in new contexts; and two baselines, the teacher told only
+# what text can tell, and the reference as it is
+demo infer --multirun method=student,text_only,copy_paste 'output_dir=outputs/demo/${method.name}'
 demo evaluate                     # how much of each subject was kept, how much of each prompt followed
 
 echo "The whole chain took $((SECONDS - began)) s."

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from omegaconf import II
+
 from dsd.runs.settings import setting
 
 MOST_REFERENCES = 4  # of one picture
@@ -57,9 +59,12 @@ class ModelSettings:
     dtype: str = setting("of the weights: float32, bfloat16 or float16")
     panel_height: int = setting("of a panel, in pixels", least=16, most=16384)
     panel_width: int = setting("of a panel, in pixels", least=16, most=16384)
-    max_sequence_length: int = setting("text tokens that the model reads", least=1, most=4096)
+    max_sequence_length: int = setting("text tokens that the model reads of a caption", least=1, most=4096)
     num_inference_steps: int = setting("sampling steps", least=1)
     guidance_scale: float = setting("distilled guidance; true guidance where a model has that", least=-1e6, most=1e6)
+    grid_sequence_length: int = setting(
+        "text tokens that the model reads of a grid's prompt", II(".max_sequence_length"), least=1, most=4096
+    )
     license: str = setting(
         "licence of the weights at path, in the hub's names; manifests and data cards name it", "other",
         changes_results=False,
