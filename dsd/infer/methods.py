@@ -37,6 +37,7 @@ class Parts:
     """What a method is made of."""
 
     path: str  # of the base: folder, hub id or pkg://
+    distilled: bool  # whether the base takes adapters that were trained before its distillation
     dtype: str
     device: torch.device
     settings: Mapping[str, Any]  # how a picture is drawn, by the pipeline's names
@@ -56,7 +57,7 @@ class Student:
         self.settings, self.one_by_one = dict(parts.settings), speed.step_cache is not None
         self.pipeline: Any = DSDPipeline.from_base(
             parts.path, parts.adapter, parts.transformer, parts.lora, dict(map(weighted, parts.style_loras)),
-            fuse=speed.fuse, dtype=parts.dtype,
+            fuse=speed.fuse, dtype=parts.dtype, distilled=parts.distilled,
         )  # fmt: skip
         if self.one_by_one:
             refuse_step_cache(self.pipeline.student)

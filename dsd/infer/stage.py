@@ -99,8 +99,8 @@ def make_method(cfg: DictConfig, many: bool) -> Method:
         offload.place(pipeline, device, cfg.offload.value)
 
     parts = Parts(
-        cfg.model.path, cfg.model.dtype, device, plain(cfg)["settings"], cfg.adapter, cfg.transformer,
-        cfg.lora_weights, list(cfg.style_loras), speed, prepare,
+        cfg.model.path, cfg.model.distilled, cfg.model.dtype, device, plain(cfg)["settings"], cfg.adapter,
+        cfg.transformer, cfg.lora_weights, list(cfg.style_loras), speed, prepare,
     )  # fmt: skip
     method: Method = instantiate(cfg.method)(parts)
     return method

@@ -65,6 +65,9 @@ class ModelSettings:
     grid_sequence_length: int = setting(
         "text tokens that the model reads of a grid's prompt", II(".max_sequence_length"), least=1, most=4096
     )
+    distilled: bool = setting(
+        "distilled to few steps: it takes adapters that were trained on its base, and is no base of a training", False
+    )
     license: str = setting(
         "licence of the weights at path, in the hub's names; manifests and data cards name it", "other",
         changes_results=False,

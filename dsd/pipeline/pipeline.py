@@ -90,12 +90,14 @@ class ReferencePipeline:
         fuse: bool = True,
         dtype: str = "float32",
         device: str = "cpu",
+        distilled: bool = False,
     ) -> Any:
         """Make a base pipeline conditional, by an adapter of dsd-train or by the released transformer and its LoRA.
 
         With neither, `base` must be conditional already: a folder that `save_pretrained` wrote. `style_loras` are files
         or hub ids with their weights. `fuse` merges every LoRA into the weights, which is exact to rounding and
-        faster. UserError says what does not fit.
+        faster. A base that is `distilled` to few steps takes an adapter that was trained before its distillation;
+        FLUX.2 says so itself. UserError says what does not fit.
         """
         if adapter is not None and transformer is not None:
             raise UserError("give either adapter= (a file that dsd-train wrote) or transformer= (a released folder)")
@@ -103,7 +105,7 @@ class ReferencePipeline:
         if adapter is not None:
             _, metadata = read_adapter(resolve(str(adapter)))  # refuse a bad one before the base is loaded
             pipeline = load_pipeline(base, dtype=dtype, cls=pipeline_class(base))
-            twin = bool(pipeline.config.get("is_distilled"))
+            twin = distilled or bool(pipeline.config.get("is_distilled"))
             adapters.load_adapter(pipeline.transformer, resolve(str(adapter)), fuse, family_of(pipeline), twin)
             pipeline.about = metadata["student"]
             pipeline.panel_size = metadata.get("geometry", {}).get("panel_height", cls.panel_size)

@@ -35,7 +35,7 @@ def build_trainee(
     """Load the base, make it a student and divide it among the processes with its optimiser."""
     num_tokens = max(student.num_tokens(canvas, num_references) for canvas in canvases)
     pipeline = load_without_encoders(cfg.model.path, cfg.model.dtype)
-    warn_of_distilled(pipeline, cfg.model.path)
+    warn_of_distilled(pipeline, cfg.model)
     metadata = metadata_of(cfg, student, pipeline.transformer, config_hash)
     transformer, dtype = make_trainable(cfg, student, pipeline, accelerator.device)
     lighten(cfg, student.family, transformer, num_tokens)
@@ -49,12 +49,12 @@ def build_trainee(
     return Trainee(wrapped, optimizer, accelerator, Path(cfg.output_dir), facts)
 
 
-def warn_of_distilled(pipeline: Any, path: str) -> None:
+def warn_of_distilled(pipeline: Any, model: DictConfig) -> None:
     """Warn where the base takes few steps: training undoes the distillation (DiffSynth-Studio, issue 1313)."""
-    if pipeline.config.get("is_distilled"):
+    if model.distilled or pipeline.config.get("is_distilled"):
         log.warning(
             "train: %s is distilled to few steps, which training on it undoes; train on its base, and draw with this "
-            "one (dsd-infer model=... adapter=the/trained/folder)", path,
+            "one (dsd-infer model=... adapter=the/trained/folder)", model.path,
         )  # fmt: skip
 
 

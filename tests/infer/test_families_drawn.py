@@ -142,6 +142,18 @@ def test_a_distilled_twin_takes_the_adapter_of_its_base(run, ask, twin, tmp_path
     assert distance(pixels(tmp_path / "twin.png"), pixels(tmp_path / "base.png")) > 0
 
 
+def test_a_twin_that_does_not_say_so_is_named_by_its_model(run, refused, ask, tmp_path) -> None:
+    """Z-Image-Turbo's pipeline has no mark of its distillation; configs/model/z_image_turbo.yaml has."""
+    base, folder = random_base("z_image"), tmp_path / "turbo"
+    with torch.no_grad():
+        for parameter in base.transformer.parameters():
+            parameter.mul_(1.01)
+    base.save_pretrained(folder)
+    given = (*ask("z_image", **{"model.path": folder}), *one(), f"output={tmp_path / 'twin.png'}")
+    assert "made for another base" in refused("infer", *given)
+    assert "this base is distilled to few steps" in run("infer", *given, "model.distilled=true")
+
+
 def test_the_twin_is_exported_with_the_adapter(run, token_adapter, twin, tmp_path) -> None:
     ask = (f"adapter={token_adapter('flux2')}", f"base={twin}", "to=diffusers", f"output_dir={tmp_path / 'out'}")
     assert "relative error of a velocity" in run("publish", *ask, main=export)
