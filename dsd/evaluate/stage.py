@@ -18,6 +18,7 @@ from dsd.evaluate.summary import left_out, summarise
 from dsd.evaluate.teachers import measure_one, open_teacher, teachers_rows
 from dsd.io.files import atomic, remove_all_stale, write_json
 from dsd.metrics.measure import GridMeasure
+from dsd.metrics.similarity import Similarity
 from dsd.runs.identity import claim
 from dsd.runs.manifest import MANIFEST, is_finished, read_manifest
 from dsd.runs.run import Run, begin
@@ -57,10 +58,14 @@ def compare(cfg: DictConfig) -> None:
     measures: Measures = {name: instantiate(measure) for name, measure in cfg.measure.items() if measure}
     grid_measure = grid_measure_of(measures, *teachers.values())
     scale = grid_measure.scale if grid_measure is not None else None
+    features = [measure.features for measure in measures.values() if isinstance(measure, Similarity)]
     found = {
-        name: measure_one(one, read_grids(one, grid_measure, cfg.batch_size), scale, cfg.num_resamples, cfg.seed)
+        name: measure_one(
+            one, read_grids(one, grid_measure, cfg.batch_size), scale, features, cfg.batch_size, cfg.num_resamples,
+            cfg.seed,
+        )
         for name, one in teachers.items()
-    }
+    }  # fmt: skip
     rows = teachers_rows(found)
     write_json(began.output_dir / "summary.json", {"config_hash": began.config_hash, "teachers": found})
     with atomic(began.output_dir / "table.md") as temporary:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from worlds import curated_run, grids_run
+import torch
+from worlds import curated_run, grids_run, tiny_clip
 
-from dsd.evaluate.teachers import entropy
+from dsd.evaluate.teachers import distinct, entropy
 
 
 @pytest.fixture
@@ -35,6 +36,15 @@ def test_a_table_has_a_row_for_each_teacher(run, teachers, tmp_path) -> None:
     assert "done already" in run("evaluate", *command)
 
 
+def test_an_embedding_counts_distinct_subjects(run, teachers, tmp_path) -> None:
+    run("evaluate", teachers, "measure=similarity", "~measure.dinov2", "measure.clip.features.pretrained=null",
+        f"measure.clip.features.model=local-dir:{tiny_clip(tmp_path)}",
+        f"output_dir={tmp_path / 'report'}")  # fmt: skip
+    found = json.loads((tmp_path / "report" / "summary.json").read_text())["teachers"]
+    assert all(1 < teacher["distinct"]["clip"] <= 8 and not teacher["entropy"] for teacher in found.values())
+    assert "distinct by clip" in (tmp_path / "report" / "table.md").read_text()
+
+
 def test_bad_input_is_one_line(refused, teachers, tmp_path) -> None:
     assert "leave out results=" in refused("evaluate", teachers, "results={student: x}")
     (tmp_path / "good" / "pairs" / "config.yaml").write_text("seed: 0\n")
@@ -43,3 +53,9 @@ def test_bad_input_is_one_line(refused, teachers, tmp_path) -> None:
 
 def test_entropy_is_counted_in_bits() -> None:
     assert [entropy(counts) for counts in ([1, 1, 1, 1], [4], [2, 2])] == [2, 0, 1]
+
+
+def test_distinct_pictures_are_counted() -> None:
+    same, four = torch.nn.functional.normalize(torch.ones(8, 4), dim=1), torch.eye(4).repeat(2, 1)
+    assert distinct(same) == pytest.approx(1)
+    assert distinct(four) == pytest.approx(4)

@@ -1,15 +1,11 @@
 """Similarity by a real CLIP at tiny size; the mean of what was measured."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
+from worlds import tiny_clip
 
 from dsd.metrics.measure import Drawing, Scale, mean_scores
 from dsd.metrics.similarity import Similarity
@@ -18,15 +14,7 @@ from dsd.models.embeddings import OpenClipFeatures
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> OpenClipFeatures:
-    folder: Path = tmp_path_factory.mktemp("clip")
-    config = {
-        "embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }  # fmt: skip
-    torch.manual_seed(0)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    save_file(open_clip.model.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
-    return OpenClipFeatures("clip", f"local-dir:{folder}", device="cpu")
+    return OpenClipFeatures("clip", f"local-dir:{tiny_clip(tmp_path_factory.mktemp('clip'))}", device="cpu")
 
 
 def test_image_and_text_of_each_picture_in_order(clip: OpenClipFeatures) -> None:
