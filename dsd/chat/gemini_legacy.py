@@ -43,10 +43,8 @@ class GeminiLegacy:
         if question.answer is not None:
             form["response_mime_type"] = "application/json"
             text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
-        sent = mime(self.picture_format)
-        parts: list[Any] = [
-            {"mime_type": sent, "data": encoded(image, self.picture_format)} for image in question.images
-        ]
+        data = [encoded(image, self.picture_format) for image in question.images]
+        parts: list[Any] = [{"mime_type": mime(self.picture_format), "data": one} for one in data]
         once: Any = {"timeout": self.timeout, "retry": None}
 
         def call() -> bytes:

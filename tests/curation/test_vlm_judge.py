@@ -82,7 +82,7 @@ def test_killed_at_random_moments_no_call_is_paid_twice(run, start, grids, tmp_p
         return answer(body)
 
     with serve(slow) as server:
-        ours = settings(server.url, grids, tmp_path / "broken")
+        ours = settings(server.url, grids, tmp_path / "broken", "vlm.limits.concurrency=8")
         for moment in moments:
             process = start("curation", *ours)
             while len(server.requests) < moment:
