@@ -25,7 +25,7 @@ class OpenAI:
             raise UserError("vlm=openai needs the package openai: pip install openai") from error
         key = os.environ.get(KEY)
         if not key and base_url is None:
-            raise UserError(f"vlm=openai needs {KEY} in the environment, or vlm.chat.base_url= of a server of your own")
+            raise UserError(f"vlm=openai needs {KEY} in the environment; for a server of your own choose vlm=server")
         self.model, self.timeout = checked(model, timeout)
         self.picture_format, self.omit = checked_format(picture_format), cast(Any, openai.omit)
         # OpenAI's newer models refuse max_tokens, and Ollama ignores max_completion_tokens (ollama/ollama#7125)
