@@ -51,9 +51,7 @@ class VLMJudge:
         self, service: Service | None, judge: str, caption: str, instruct: str, verdicts_dir: str = ""
     ) -> None:
         if not isinstance(service, Service):
-            raise UserError(
-                "this judge needs a vision-language model: choose vlm=gemini, vlm=openai, vlm=server or vlm=local"
-            )
+            raise UserError("this judge needs a vision-language model: choose vlm=gemini, openai, server or local")
         self.service, self.wording = service, {"judge": judge, "caption": caption, "instruct": instruct}
         self.purpose = ledger_name(verdicts_dir)
         # Every grid has six questions or more at first and one at last: the threads stay busy, and memory is bounded.

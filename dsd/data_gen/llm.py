@@ -40,9 +40,7 @@ class LlmPrompts:
         captions_per_grid: int = 3,
     ) -> None:
         if not isinstance(service, Service):
-            raise UserError(
-                "prompts=llm needs a language model: choose vlm=gemini, vlm=openai, vlm=server or vlm=local"
-            )
+            raise UserError("prompts=llm needs a language model: choose vlm=gemini, openai, server or local")
         rows, columns = layout_shape(layout)
         for field in ("{caption}", "{tags}"):
             if field not in write:

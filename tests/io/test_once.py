@@ -13,16 +13,16 @@ from dsd.io.once import Once
 def test_many_threads_compute_it_once_and_equal_images_are_not_confused() -> None:
     calls, together = [], threading.Barrier(8, timeout=600)
     once = Once(lambda image: calls.append(id(image)) or image.tobytes())
-    one, other = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "red")
+    images = [Image.new("RGB", (2, 2), "red") for _ in range(2)]
 
     def ask(number: int) -> bytes:
         together.wait()
-        return once((one, other)[number % 2])
+        return once(images[number % 2])
 
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(ask, range(8))) == {one.tobytes()}
-    assert sorted(calls) == sorted([id(one), id(other)])
-    del one, other
+        assert set(pool.map(ask, range(8))) == {images[0].tobytes()}
+    assert sorted(calls) == sorted(map(id, images))
+    images.clear()
     gc.collect()
     assert once.known == {}
 
