@@ -52,6 +52,7 @@ def enhanced(reference: Any, prompt: str) -> str:
     from omegaconf import OmegaConf
 
     from dsd.chat import gemini
+    from dsd.chat.limits import Limits
     from dsd.chat.service import Service
     from dsd.infer.enhance import Enhancer
 
@@ -59,9 +60,8 @@ def enhanced(reference: Any, prompt: str) -> str:
         print(f"prompt enhancement is off: neither {gemini.KEYS[0]} nor {gemini.PROJECT} is in the environment")
         return prompt
     configs = Path(CONFIG_DIR)
-    service = Service(
-        instantiate(OmegaConf.load(configs / "vlm/gemini.yaml").chat), cache="outputs/cache/answers.sqlite"
-    )
+    vlm = OmegaConf.load(configs / "vlm/gemini.yaml")
+    service = Service(instantiate(vlm.chat), "outputs/cache/answers.sqlite", Limits(**vlm.limits))
     return Enhancer(service, **OmegaConf.load(configs / "infer.yaml").enhance)(reference, prompt)
 
 

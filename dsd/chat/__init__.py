@@ -24,6 +24,7 @@ class Question:
     text: str
     images: Sequence[Image.Image] = ()
     answer: type[BaseModel] | None = None  # the JSON that the answer must be; None for text
+    max_tokens: int = 1024  # of the answer; a longer one is cut off, which is a failed call
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,10 @@ class ChatError(Exception):
 
 
 class Chat(Protocol):
-    """A provider. `model` names what answers, for the cache and for records."""
+    """A provider. `model` names what answers, for the cache and for records.
+
+    A provider that sends pictures in a lossy format has `picture_format`, which the cache keeps apart.
+    """
 
     model: str
 

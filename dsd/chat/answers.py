@@ -15,7 +15,8 @@ class Answers:
 
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.file, self.local = file, threading.local()
+        self.file, self.lock = file, threading.Lock()
+        self.database: sqlite3.Connection | None = None
         with self._open() as database:
             database.execute(
                 "create table if not exists answers (key text primary key, text text, model text, "
@@ -43,13 +44,18 @@ class Answers:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """Yield this thread's connection; commit at the end. UserError where the file is no such cache."""
+        """Yield the connection to one thread at a time; commit at the end. UserError where the file is no such cache.
+
+        One connection for all threads: SQLite lets one of them write, and the others would sleep and try again.
+        """
         try:
-            if not hasattr(self.local, "database"):
-                self.local.database = sqlite3.connect(self.file, timeout=60)
-                self.local.database.execute("pragma journal_mode=wal")
-            with self.local.database:
-                yield self.local.database
+            with self.lock:
+                if self.database is None:
+                    self.database = sqlite3.connect(self.file, timeout=60, check_same_thread=False)
+                    self.database.execute("pragma journal_mode=wal")
+                    self.database.execute("pragma synchronous=normal")  # a killed process loses nothing
+                with self.database:
+                    yield self.database
         except sqlite3.DatabaseError as error:
             raise UserError(
                 f"{self.file}: the cache of answers cannot be used ({error}); delete it or free space"

@@ -1,8 +1,8 @@
 """Make one call of a provider's client: within a total time, and with every error of the client as a failed call."""
 
 import math
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from threading import Thread
 from typing import Any
 
@@ -37,6 +37,11 @@ def within(seconds: float, call: Callable[[], bytes]) -> bytes:
         raise
     except Exception as error:  # clients and their HTTP libraries have no common class
         raise failure(error) from error
+
+
+def call_off(futures: Iterable[Future[Any]]) -> None:
+    """Cancel the calls that have not begun, and wait for the others, whose answers are kept."""
+    wait([future for future in futures if not future.cancel()])
 
 
 def failure(error: Exception) -> ChatError:

@@ -5,7 +5,7 @@ from typing import Any
 
 from dsd.chat import ChatError, Question, Reply
 from dsd.chat.calls import checked, within
-from dsd.chat.encoding import MIME, png
+from dsd.chat.encoding import PNG, checked_format, encoded, mime
 from dsd.chat.replies import gemini_reply
 from dsd.errors import UserError
 
@@ -21,12 +21,14 @@ def has_credentials() -> bool:
 class Gemini:
     """Google's current client. `base_url` is for proxies."""
 
-    def __init__(self, model: str, timeout: float = 60.0, base_url: str | None = None) -> None:
+    def __init__(
+        self, model: str, timeout: float = 60.0, base_url: str | None = None, picture_format: str = PNG
+    ) -> None:
         from google import genai
         from google.genai import types
 
         self.model, self.timeout = checked(model, timeout)
-        self.types = types
+        self.types, self.picture_format = types, checked_format(picture_format)
         options = types.HttpOptions(
             base_url=base_url,
             timeout=max(1, int(self.timeout * 1000)),
@@ -46,13 +48,16 @@ class Gemini:
 
     def ask(self, question: Question) -> Reply:
         """Make one call, without retries."""
-        types, form = self.types, dict[str, Any]()
+        types, form, sent = self.types, dict[str, Any](), mime(self.picture_format)
         if question.answer is not None:
             schema = question.answer.model_json_schema()
             form = {"response_mime_type": "application/json", "response_json_schema": schema}
-        pictures = [types.Part.from_bytes(data=png(image), mime_type=MIME) for image in question.images]
+        encodings = [encoded(image, self.picture_format) for image in question.images]
+        pictures = [types.Part.from_bytes(data=data, mime_type=sent) for data in encodings]
         contents: list[Any] = [types.Part.from_text(text=question.text), *pictures]
-        config = types.GenerateContentConfig(should_return_http_response=True, **form)
+        config = types.GenerateContentConfig(
+            should_return_http_response=True, max_output_tokens=question.max_tokens, **form
+        )
 
         def call() -> bytes:
             answer = self.client.models.generate_content(model=self.model, contents=contents, config=config)

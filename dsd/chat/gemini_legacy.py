@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from dsd.chat import Question, Reply
 from dsd.chat.calls import checked, within
-from dsd.chat.encoding import MIME, png
+from dsd.chat.encoding import PNG, checked_format, encoded, mime
 from dsd.chat.gemini import KEYS
 from dsd.chat.replies import gemini_reply
 from dsd.errors import UserError
@@ -15,7 +15,9 @@ from dsd.errors import UserError
 class GeminiLegacy:
     """Google's older client. It needs an API key; only `Gemini` knows Vertex projects."""
 
-    def __init__(self, model: str, timeout: float = 60.0, base_url: str | None = None) -> None:
+    def __init__(
+        self, model: str, timeout: float = 60.0, base_url: str | None = None, picture_format: str = PNG
+    ) -> None:
         try:
             import google.generativeai as genai
             from google.generativeai.client import get_default_generative_client
@@ -25,6 +27,7 @@ class GeminiLegacy:
         if key is None:
             raise UserError(f"vlm=gemini_legacy needs {KEYS[0]} in the environment")
         self.model, self.timeout = checked(model, timeout)
+        self.picture_format = checked_format(picture_format)
         genai.configure(api_key=key, transport="rest", client_options={"api_endpoint": base_url} if base_url else None)
         self.client, self.heard = genai.GenerativeModel(model), threading.local()
         # The client has no public way to its HTTP session (google-generativeai 0.8): a redirect would take the key
@@ -36,11 +39,12 @@ class GeminiLegacy:
 
     def ask(self, question: Question) -> Reply:
         """Make one call, without retries."""
-        text, form = question.text, cast(Any, None)
+        text, form = question.text, cast(Any, {"max_output_tokens": question.max_tokens})
         if question.answer is not None:
-            form = {"response_mime_type": "application/json"}
+            form["response_mime_type"] = "application/json"
             text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
-        parts = [{"mime_type": MIME, "data": png(image)} for image in question.images]
+        data = [encoded(image, self.picture_format) for image in question.images]
+        parts: list[Any] = [{"mime_type": mime(self.picture_format), "data": one} for one in data]
         once: Any = {"timeout": self.timeout, "retry": None}
 
         def call() -> bytes:

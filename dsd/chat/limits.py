@@ -11,9 +11,9 @@ KEY = "vlm.limits"
 KINDS = ("input", "output")  # of tokens that are priced
 LEAST = {  # of numbers; those in WHOLE count something
     "concurrency": 1, "attempts": 1, "first_wait": 0, "requests_per_minute": 1, "tokens_per_minute": 1, "breaker": 1,
-    "max_calls": 0, "max_cost": 0,
+    "max_calls": 0, "max_cost": 0, "thinking_tokens": 0,
 }  # fmt: skip
-WHOLE = ("concurrency", "attempts", "breaker", "max_calls")
+WHOLE = ("concurrency", "attempts", "breaker", "max_calls", "thinking_tokens")
 OPTIONAL = ("requests_per_minute", "tokens_per_minute", "max_calls", "max_cost")
 
 
@@ -21,7 +21,7 @@ OPTIONAL = ("requests_per_minute", "tokens_per_minute", "max_calls", "max_cost")
 class Limits:
     """How a provider may be asked. None is no limit. UserError where a limit cannot work."""
 
-    concurrency: int = 8  # calls at once
+    concurrency: int = 16  # calls at once
     attempts: int = 5  # of a call, where asking again may help
     first_wait: float = 1.0  # seconds between attempts; it doubles, with jitter
     requests_per_minute: float | None = None
@@ -29,6 +29,7 @@ class Limits:
     breaker: int = 10  # failed calls in a row after which the run stops
     max_calls: int | None = None  # of this run
     max_cost: float | None = None  # of this run, in the price's currency
+    thinking_tokens: int = 0  # room for a model's thoughts, beyond what each kind of answer may take
     price: Mapping[str, float] = field(default_factory=dict)  # per million tokens: {"input": ..., "output": ...}
     replay: bool = False  # answer from the cache alone
 

@@ -35,14 +35,12 @@ class Local:
             [{"role": "user", "content": [*images, {"type": "text", "text": text}]}],
             add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
         ).to(self.network.device, self.network.dtype)  # fmt: skip
-        num = inputs["input_ids"].shape[1]
+        num, most = inputs["input_ids"].shape[1], min(self.max_new_tokens, question.max_tokens)
         with self.no_gradients():
-            tokens = self.network.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)[:, num:]
+            tokens = self.network.generate(**inputs, max_new_tokens=most, do_sample=False)[:, num:]
         spent = num, int(tokens.shape[1])
-        if spent[1] >= self.max_new_tokens and int(tokens[0, -1]) not in self._ends():
-            raise ChatError(
-                f"the answer is cut off (max_new_tokens={self.max_new_tokens})", malformed=True, tokens=spent
-            )
+        if spent[1] >= most and int(tokens[0, -1]) not in self._ends():
+            raise ChatError(f"the answer is cut off (max_new_tokens={most})", malformed=True, tokens=spent)
         answer = answer_in(self.processor.batch_decode(tokens, skip_special_tokens=True)[0], question.answer)
         if not answer:
             raise ChatError("no answer (empty)", malformed=True, tokens=spent)

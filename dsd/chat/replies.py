@@ -151,7 +151,8 @@ def _whole(text: str, ended: str | None, question: Question, tokens: Tokens) -> 
     if how in FILTERED:
         raise ChatError(f"no answer ({ended})", refusal=True, tokens=tokens)
     if how in CUT:
-        raise ChatError(f"the answer is cut off ({ended})", malformed=True, tokens=tokens)
+        most = f"at most {question.max_tokens} tokens; thoughts take room from vlm.limits.thinking_tokens"
+        raise ChatError(f"the answer is cut off ({ended}: {most})", malformed=True, tokens=tokens)
     if how not in ENDED:
         raise ChatError(f"the answer did not end well ({ended})", malformed=True, tokens=tokens)
     answer = answer_in(text, question.answer)

@@ -10,13 +10,15 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from dsd.chat import Chat, ChatError, Question, Reply, Tokens
 from dsd.chat.answers import Answers
-from dsd.chat.encoding import digest
+from dsd.chat.calls import call_off
+from dsd.chat.encoding import PNG, digest
 from dsd.chat.limits import Limits
 from dsd.chat.pace import Pace
 from dsd.chat.reading import problem
@@ -24,11 +26,15 @@ from dsd.errors import UserError
 
 
 class Service:
-    """A provider with retries, limits, a cache and a ledger. Thread-safe; many processes can share one cache."""
+    """A provider with retries, limits, a cache and a ledger. Thread-safe; many processes can share one cache.
+
+    `pool` has as many threads as calls may be under way: whoever asks many questions submits them there.
+    """
 
     def __init__(self, chat: Chat, cache: str | Path, limits: Limits | None = None) -> None:
         self.chat, self.model, self.limits = chat, chat.model, limits or Limits()
         self.answers, self.lock = Answers(Path(cache)), threading.Lock()
+        self.pool = ThreadPoolExecutor(self.limits.concurrency)
         self.requests, self.tokens = Pace(self.limits.requests_per_minute), Pace(self.limits.tokens_per_minute)
         self.ledger = Counter[str]()  # calls, tokens, failures of this run
         self.failed_in_a_row, self.failed_with, self.unpriced = 0, "", False
@@ -69,27 +75,27 @@ class Service:
             except ChatError as error:
                 return error
 
-        with ThreadPoolExecutor(self.limits.concurrency) as pool:
-            futures = [pool.submit(one, question) for question in questions]
-            try:
-                for future in futures:
-                    yield future.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        futures = [self.pool.submit(one, question) for question in questions]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            call_off(futures)
 
     def cost(self) -> float:
         """Price the calls of this run so far."""
         return self.limits.cost(self.ledger)
 
     def key(self, question: Question) -> str:
-        """Name a question to this model in the cache."""
+        """Name a question to this model in the cache. Pictures that are sent in a lossy format are others."""
         form = question.answer.model_json_schema() if question.answer else None
-        pictures = list(map(digest, question.images))
-        return hashlib.sha256(json.dumps([self.model, question.text, pictures, form]).encode()).hexdigest()
+        pictures, sent = list(map(digest, question.images)), getattr(self.chat, "picture_format", PNG)
+        lossy = [sent] if pictures and sent != PNG else []
+        return hashlib.sha256(json.dumps([self.model, question.text, pictures, form, *lossy]).encode()).hexdigest()
 
     def _ask_until_it_reads(self, question: Question) -> Reply:
         """Ask; if the answer cannot be read, ask once more, and say what was wrong where the model can mend it."""
-        asked = question
+        asked = replace(question, max_tokens=question.max_tokens + self.limits.thinking_tokens)
         for last in (False, True):
             try:
                 reply = self._call(asked)
@@ -99,7 +105,7 @@ class Service:
                         self.failed_in_a_row = 0
                     return reply
                 again = f"{question.text}\n\nYour last answer could not be read ({wrong}). Answer with the JSON alone."
-                asked = Question(again, question.images, question.answer)
+                asked = replace(asked, text=again)
                 error = ChatError(f"malformed answer ({wrong})", malformed=True)
             except ChatError as failed:
                 if not failed.malformed:

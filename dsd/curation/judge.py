@@ -5,8 +5,9 @@ whether they are identical. A judge is a class with these methods and a YAML fil
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from PIL import Image
 
@@ -36,19 +37,38 @@ class Refusal:
         return self.reason
 
 
+Answer = TypeVar("Answer")
+Answers = Sequence[Answer | Future[Answer]]
+
+
 class Judge(Protocol):
-    """Takes lists and returns lists of the same length, in order. `scores` names the scores that it gives."""
+    """Takes lists and returns lists of the same length, in order. `scores` names the scores that it gives.
+
+    A judge that runs here judges a list as one batch and returns the answers. A judge that asks a server returns
+    futures at once; then `grids_in_flight` is the number of grids whose questions may be under way (without it, 1).
+    """
 
     scores: ClassVar[Sequence[str]]
 
     def judge(
         self, references: Sequence[Image.Image], targets: Sequence[Image.Image]
-    ) -> Sequence[Judgement | Refusal]: ...
+    ) -> Answers[Judgement | Refusal]: ...
 
-    def caption(self, images: Sequence[Image.Image]) -> Sequence[str | Refusal]:
+    def caption(self, images: Sequence[Image.Image]) -> Answers[str | Refusal]:
         """Describe targets: what a prompt for these pictures would say."""
         ...
 
-    def instruct(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> Sequence[str | Refusal]:
+    def instruct(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> Answers[str | Refusal]:
         """Write edit instructions as InstructPix2Pix has them: what to do with a reference to get the target."""
         ...
+
+
+def as_futures(answers: Sequence[Any]) -> list[Future[Any]]:
+    """Turn the answers of any judge into futures; those that are there already are done."""
+    futures = []
+    for answer in answers:
+        future = answer if isinstance(answer, Future) else Future[Any]()
+        if not isinstance(answer, Future):
+            future.set_result(answer)
+        futures.append(future)
+    return futures

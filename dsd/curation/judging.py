@@ -1,16 +1,20 @@
 """Ask the judge about every pair of panels of a range of grids. This is slow; its answers are kept beside the grids."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import combinations
+from queue import SimpleQueue
 from typing import Any
 
 from datasets import Dataset
 from PIL import Image
 
+from dsd.chat.calls import call_off
 from dsd.curation.grids import picture_of
-from dsd.curation.judge import Judge, Judgement, Refusal
+from dsd.curation.judge import Judge, Judgement, Refusal, as_futures
 from dsd.curation.quality import quality
 from dsd.curation.seams import Cutter
 from dsd.curation.selection import Bounds
@@ -56,32 +60,55 @@ class Inspection:
 
 
 def judge_grids(
-    shard: Shard, grids: Dataset, inspection: Inspection, batch_size: int, bar: Any
-) -> Iterator[Verdict | Failure]:
-    """Yield a verdict for every pair of panels of grids shard.start..stop-1 (rows of `grids`), in order.
+    shards: Iterable[Shard], grids: Dataset, inspection: Inspection, batch_size: int
+) -> Generator[tuple[int, list[Verdict | Failure]], None, None]:
+    """Judge every pair of panels of the grids of some shards (rows of `grids`), a batch of grids at a time.
+
+    Yields the position after a batch and its verdicts, in order; no batch reaches over the end of a shard. Where the
+    judge asks a server, every grid is a batch of its own, and no question waits for an unrelated one: the next grids
+    are cut and asked about while earlier ones are under way, of which there are at most `judge.grids_in_flight`.
 
     A pair whose grid has another layout than asked for, or that is outside the prefilter's bounds, is not shown to the
     judge. A pair that the judge refuses is a failure with its reason, and so is a grid whose picture is damaged.
     """
-    for start in range(shard.start, shard.stop, batch_size):
-        rows = grids.select(range(start, min(start + batch_size, shard.stop)))
-        yield from judge_batch(rows, inspection)
-        bar.update(len(rows))
+    changed: SimpleQueue[Inquiry] = SimpleQueue()  # an inquiry for every answer of it that has come
+    begun: deque[Inquiry] = deque()  # in order, until they are handed on
+    under_way: dict[Inquiry, None] = {}  # those with an open question
+    most = getattr(inspection.judge, "grids_in_flight", 1)
+
+    def advance(inquiry: Inquiry) -> None:
+        if inquiry in under_way and inquiry.advance():
+            del under_way[inquiry]
+
+    def ready() -> Iterator[tuple[int, list[Verdict | Failure]]]:
+        while begun and begun[0] not in under_way:
+            inquiry = begun.popleft()
+            yield inquiry.stop, inquiry.rows
+
+    try:
+        for batch in batches(shards, batch_size if most == 1 else 1):
+            while len(under_way) >= most:
+                advance(changed.get())
+                yield from ready()
+            inquiry = Inquiry(batch, grids, inspection, changed.put)
+            begun.append(inquiry)
+            under_way[inquiry] = None
+            advance(inquiry)
+            while not changed.empty():
+                advance(changed.get())
+            yield from ready()
+        while begun:
+            advance(changed.get())
+            yield from ready()
+    finally:
+        call_off(future for inquiry in under_way for future in inquiry.futures())
 
 
-def judge_batch(grids: Iterable[Mapping[str, Any]], inspection: Inspection) -> Iterator[Verdict | Failure]:
-    """Judge the pairs of a few grids at once."""
-    whole, damaged = readable(grids)
-    yield from damaged
-    panels, pairs = cut_batch(whole, inspection.cut)
-    scores = free_scores(inspection.features, panels, pairs)
-    faults = {pair: pair.fault or inspection.prefilter.broken_by(scores[pair]) for pair in pairs}
-    asked = [pair for pair in pairs if not faults[pair]]
-    said = inspection.judge.judge([p.first_image for p in asked], [p.second_image for p in asked])
-    answers = dict(zip(asked, said, strict=True))
-    texts = describe(inspection, panels, answers)
-    for pair in pairs:
-        yield record(pair, answers.get(pair), texts, scores[pair], faults[pair])
+def batches(shards: Iterable[Shard], batch_size: int) -> Iterator[range]:
+    """Divide the positions of shards into batches."""
+    for shard in shards:
+        for start in range(shard.start, shard.stop, batch_size):
+            yield range(start, min(start + batch_size, shard.stop))
 
 
 def readable(grids: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Failure]]:
@@ -124,22 +151,79 @@ def free_scores(
     return scores
 
 
-def describe(
-    inspection: Inspection, panels: Mapping[Panel, Image.Image], answers: Mapping[Candidate, Judgement | Refusal]
-) -> dict[Any, str | Refusal]:
-    """Write captions, by panel, and instructions, by (pair, number of the target's panel)."""
-    judge, pairs, described = inspection.judge, list(answers), dict(panels)
-    if not inspection.describe_rejected:
-        pairs = [pair for pair, answer in answers.items() if isinstance(answer, Judgement) and answer.same]
-        described = {panel: panels[panel] for pair in pairs for panel in pair.panels}
-    captions = judge.caption(list(described.values()))
-    firsts, seconds = [p.first_image for p in pairs], [p.second_image for p in pairs]
-    to_first, to_second = judge.instruct(seconds, firsts), judge.instruct(firsts, seconds)
-    return {
-        **dict(zip(described, captions, strict=True)),
-        **{(pair, pair.first): text for pair, text in zip(pairs, to_first, strict=True)},
-        **{(pair, pair.second): text for pair, text in zip(pairs, to_second, strict=True)},
-    }
+class Inquiry:
+    """The questions about a few grids, and their answers as they come.
+
+    `changed` is called with the inquiry for every answer that has come, in any thread.
+    """
+
+    def __init__(
+        self, positions: range, grids: Dataset, inspection: Inspection, changed: Callable[["Inquiry"], None]
+    ) -> None:
+        self.stop, self.inspection, self.changed = positions.stop, inspection, changed
+        self.rows: list[Verdict | Failure] = []  # of this inquiry, once every answer is there
+        whole, self.damaged = readable(grids.select(positions))
+        self.panels, self.pairs = cut_batch(whole, inspection.cut)
+        self.scores = free_scores(inspection.features, self.panels, self.pairs)
+        self.faults = {pair: pair.fault or inspection.prefilter.broken_by(self.scores[pair]) for pair in self.pairs}
+        self.texts: dict[Any, Future[str | Refusal]] = {}  # captions by panel, instructions by (pair, target's number)
+        shown = [pair for pair in self.pairs if not self.faults[pair]]
+        firsts, seconds = [pair.first_image for pair in shown], [pair.second_image for pair in shown]
+        self.answers = dict(zip(shown, self._heard(inspection.judge.judge(firsts, seconds)), strict=True))
+        self.undecided = list(shown)  # pairs whose answer decides whether they are described
+        if inspection.describe_rejected:
+            self.undecided = []
+            self._describe(self.panels, shown)
+
+    def advance(self) -> bool:
+        """Ask for the texts of pairs that have just been accepted; return whether every answer is there, in `rows`.
+
+        UserError where a question has shown that no more can be asked.
+        """
+        for future in self.futures():
+            if future.done():
+                future.result()
+        decided = [pair for pair in self.undecided if self.answers[pair].done()]
+        if decided:
+            self.undecided = [pair for pair in self.undecided if pair not in decided]
+            said = {pair: self.answers[pair].result() for pair in decided}
+            same = [pair for pair, answer in said.items() if isinstance(answer, Judgement) and answer.same]
+            used = {panel: self.panels[panel] for pair in same for panel in pair.panels}
+            self._describe({panel: image for panel, image in used.items() if panel not in self.texts}, same)
+        if not all(future.done() for future in self.futures()):
+            return False
+        self._close()
+        return True
+
+    def futures(self) -> list[Future[Any]]:
+        """List the answers that were asked for so far."""
+        return [*self.answers.values(), *self.texts.values()]
+
+    def _describe(self, panels: Mapping[Panel, Image.Image], pairs: Sequence[Candidate]) -> None:
+        """Ask for captions of panels, and for instructions in both directions of pairs."""
+        judge, firsts, seconds = self.inspection.judge, [p.first_image for p in pairs], [p.second_image for p in pairs]
+        captions = self._heard(judge.caption(list(panels.values())))
+        to_first, to_second = self._heard(judge.instruct(seconds, firsts)), self._heard(judge.instruct(firsts, seconds))
+        self.texts |= dict(zip(panels, captions, strict=True))
+        self.texts |= {(pair, pair.first): text for pair, text in zip(pairs, to_first, strict=True)}
+        self.texts |= {(pair, pair.second): text for pair, text in zip(pairs, to_second, strict=True)}
+
+    def _heard(self, answers: Sequence[Any]) -> list[Future[Any]]:
+        """Hear of every answer when it comes."""
+        futures = as_futures(answers)
+        for future in futures:
+            future.add_done_callback(lambda _: self.changed(self))
+        return futures
+
+    def _close(self) -> None:
+        """Make the rows, and let go of the pictures: a finished inquiry may wait for an earlier one."""
+        texts = {name: future.result() for name, future in self.texts.items()}
+        answers = {pair: future.result() for pair, future in self.answers.items()}
+        said = (record(p, answers.get(p), texts, self.scores[p], self.faults[p]) for p in self.pairs)
+        self.rows = [*self.damaged, *said]
+        self.pairs, self.undecided = [], []
+        for pictures in (self.panels, self.scores, self.faults, self.texts, self.answers):
+            pictures.clear()
 
 
 def record(
@@ -185,6 +269,11 @@ def judged_swapped(
     asked = [key for key in keys if key[0] in row_of]
     rows = {grid: grids[row_of[grid]] for grid in {key[0] for key in asked}}
     panels = {grid: cut(picture_of(row), row["layout"]).panels for grid, row in rows.items()}
-    answers = judge.judge([panels[g][second] for g, _, second in asked], [panels[g][first] for g, first, _ in asked])
+    firsts, seconds = [panels[g][first] for g, first, _ in asked], [panels[g][second] for g, _, second in asked]
+    futures = as_futures(judge.judge(seconds, firsts))
+    try:
+        answers = [future.result() for future in futures]
+    finally:
+        call_off(futures)
     said = {key: a.same for key, a in zip(asked, answers, strict=True) if isinstance(a, Judgement)}
     return said, sum(isinstance(a, Refusal) and a.unanswered for a in answers)

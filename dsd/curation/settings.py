@@ -62,7 +62,7 @@ class CurationSettings(ShardSettings):
         "where verdicts are kept; share it between runs that differ only in selection", changes_results=False
     )
     rows_per_shard: int = setting("grids a shard, the unit of resuming", least=1, changes_results=False)
-    batch_size: int = setting("grids judged at once", least=1, changes_results=False)
+    batch_size: int = setting("grids that a judge on this machine takes at once", least=1, changes_results=False)
     panels: Panels = setting("where a grid is cut: exact (equal parts) or seams (between the seams that it has)")
     features: Any = setting("embedding that gives every pair a similarity", None, group=True)
     prefilter: PrefilterSettings = setting(

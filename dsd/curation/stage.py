@@ -59,8 +59,8 @@ def run(cfg: DictConfig) -> None:
         if inspection is not None:
             judging = partial(judge_grids, grids=grids, inspection=inspection, batch_size=cfg.batch_size)
         divided = len(grids), cfg.rows_per_shard, stage.worker, stage.workers
-        last = pending_shards(stage.output_dir, "pairs", *divided)[-1]
-        return Judging(judging, pairs, cfg.skip_unanswered, last).write
+        todo = pending_shards(stage.output_dir, "pairs", *divided)
+        return Judging(judging, pairs, cfg.skip_unanswered, todo).write
 
     if stage.make_shards("pairs", len(grids), cfg.rows_per_shard, "grid", make_writer):
         finish(stage, cfg)

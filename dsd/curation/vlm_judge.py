@@ -3,10 +3,11 @@
 The wording is data (configs/judge/*.yaml). Pictures follow the text: the reference, then the target.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,8 @@ from dsd.chat.service import Service
 from dsd.curation.judge import UNANSWERED, Judgement, Refusal
 from dsd.errors import UserError
 
+Said = TypeVar("Said")
+MOST_TOKENS = {"judge": 2048, "caption": 256, "instruct": 256}  # two to four times what a good answer takes
 # A form's title and docstring are part of the schema that the model reads and of the cache's keys: do not reword them.
 
 
@@ -40,7 +43,7 @@ class JudgementForm(BaseModel):
 
 
 class VLMJudge:
-    """`dsd.curation.judge.Judge` by questions to a `Service`."""
+    """`dsd.curation.judge.Judge` by questions to a `Service`, each asked by itself in the service's pool."""
 
     scores: ClassVar[Sequence[str]] = ("parts", "worst_part")
 
@@ -48,32 +51,50 @@ class VLMJudge:
         self, service: Service | None, judge: str, caption: str, instruct: str, verdicts_dir: str = ""
     ) -> None:
         if not isinstance(service, Service):
-            raise UserError("this judge needs a vision-language model: choose vlm=gemini, vlm=openai or vlm=local")
+            raise UserError("this judge needs a vision-language model: choose vlm=gemini, openai, server or local")
         self.service, self.wording = service, {"judge": judge, "caption": caption, "instruct": instruct}
         self.purpose = ledger_name(verdicts_dir)
+        # Every grid has six questions or more at first and one at last: the threads stay busy, and memory is bounded.
+        self.grids_in_flight = 2 + service.limits.concurrency // 3
 
-    def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Judgement | Refusal]:
-        return [
-            answer if isinstance(answer, Refusal) else judgement(JudgementForm.model_validate_json(answer))
-            for answer in self._ask("judge", list(zip(references, targets, strict=True)), JudgementForm)
-        ]
+    def judge(
+        self, references: Sequence[Image.Image], targets: Sequence[Image.Image]
+    ) -> list[Future[Judgement | Refusal]]:
+        def read(answer: str) -> Judgement:
+            return judgement(JudgementForm.model_validate_json(answer))
 
-    def caption(self, images: Sequence[Image.Image]) -> list[str | Refusal]:
-        return self._ask("caption", [(image,) for image in images])
+        return self._ask("judge", zip(references, targets, strict=True), read, JudgementForm)
 
-    def instruct(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[str | Refusal]:
-        return self._ask("instruct", list(zip(references, targets, strict=True)))
+    def caption(self, images: Sequence[Image.Image]) -> list[Future[str | Refusal]]:
+        return self._ask("caption", ((image,) for image in images), one_line)
+
+    def instruct(
+        self, references: Sequence[Image.Image], targets: Sequence[Image.Image]
+    ) -> list[Future[str | Refusal]]:
+        return self._ask("instruct", zip(references, targets, strict=True), one_line)
 
     def _ask(
-        self, wording: str, pictures: Sequence[Sequence[Image.Image]], form: type[BaseModel] | None = None
-    ) -> list[str | Refusal]:
-        questions = [Question(self.wording[wording], images, form) for images in pictures]
-        return [
-            Refusal(f"{answer.kind}: {answer}", answer.kind == UNANSWERED)
-            if isinstance(answer, ChatError)
-            else answer if form else " ".join(answer.split())
-            for answer in self.service.ask_all(questions, self.purpose)
-        ]  # fmt: skip
+        self,
+        wording: str,
+        pictures: Iterable[Sequence[Image.Image]],
+        read: Callable[[str], Said],
+        form: type[BaseModel] | None = None,
+    ) -> list[Future[Said | Refusal]]:
+        """Ask the same about each of these pictures; `read` turns a text into an answer."""
+
+        def answer(question: Question) -> Said | Refusal:
+            try:
+                return read(self.service.ask(question, self.purpose))
+            except ChatError as error:
+                return Refusal(f"{error.kind}: {error}", error.kind == UNANSWERED)
+
+        text, most = self.wording[wording], MOST_TOKENS[wording]
+        return [self.service.pool.submit(answer, Question(text, images, form, most)) for images in pictures]
+
+
+def one_line(text: str) -> str:
+    """Put a text on one line."""
+    return " ".join(text.split())
 
 
 def ledger_name(verdicts_dir: str | Path) -> str:

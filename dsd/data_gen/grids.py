@@ -1,10 +1,9 @@
 """Draw the grids of a range of positions."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 
-from dsd.data_gen.prompts import NoPrompt, PromptSource
+from dsd.data_gen.prompts import NoPrompt
 from dsd.data_gen.teachers import Teacher
 from dsd.flow import seed_at
 from dsd.io.records import Grid, Prompt
@@ -12,7 +11,6 @@ from dsd.runs.redaction import redact
 from dsd.runs.shards import Failure
 
 log = logging.getLogger(__name__)
-ASKED_AT_ONCE = 8  # prompts; a language model may write them
 
 
 class NotAnswered(Exception):
@@ -25,7 +23,7 @@ class NotAnswered(Exception):
 
 def draw(
     positions: range,
-    prompt_at: PromptSource,
+    prompts_of: Callable[[range], Sequence[Prompt | NoPrompt]],
     teacher: Teacher,
     seed: int,
     batch_size: int,
@@ -36,7 +34,7 @@ def draw(
 
     NotAnswered, before anything is drawn, where a position has no prompt for now, unless `skip_unanswered`.
     """
-    asked = list(prompts_at(positions, prompt_at))
+    asked = prompts_of(positions)
     silent = [item for item in asked if isinstance(item, NoPrompt) and item.unanswered]
     if silent and not skip_unanswered:
         raise NotAnswered([str(item) for item in silent])
@@ -79,19 +77,6 @@ def attempt(
         Grid(**fields, image=image, seed=seed, height=image.height, width=image.width, config_hash=config_hash)
         for fields, image, seed in zip(asked, images, seeds, strict=True)
     ]
-
-
-def prompts_at(positions: range, prompt_at: PromptSource) -> Iterator[Prompt | NoPrompt]:
-    """Yield the prompts of these positions in order, or why there is none. They are asked for side by side."""
-
-    def one(index: int) -> Prompt | NoPrompt:
-        try:
-            return prompt_at(index)
-        except NoPrompt as error:
-            return error
-
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        yield from pool.map(one, positions)
 
 
 def one_layout(asked: Sequence[Prompt | NoPrompt], batch_size: int) -> Iterator[list[Prompt | NoPrompt]]:

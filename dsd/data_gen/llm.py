@@ -12,6 +12,7 @@ from dsd.data_gen.templates import TAGS
 from dsd.errors import UserError
 from dsd.io.records import Prompt, layout_shape
 
+FILTER_TOKENS = 256  # most of an answer; the prompt's follows from max_words
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
 
 
@@ -39,13 +40,15 @@ class LlmPrompts:
         captions_per_grid: int = 3,
     ) -> None:
         if not isinstance(service, Service):
-            raise UserError("prompts=llm needs a language model: choose vlm=gemini, vlm=openai or vlm=local")
+            raise UserError("prompts=llm needs a language model: choose vlm=gemini, openai, server or local")
         rows, columns = layout_shape(layout)
         for field in ("{caption}", "{tags}"):
             if field not in write:
                 raise UserError(f"prompts.write has no {field} in it")
         self.captions, self.service, self.layout, self.num = captions, service, layout, captions_per_grid
         self.filter, self.max_words = filter, max_words
+        self.most_tokens = 512 + 4 * max_words  # the prompt twice over, in tokens, and the panels
+        self.asked_at_once = service.limits.concurrency
         self.write = write.replace("{tags}", ", ".join(f"[{tag}]" for tag in TAGS[layout]))
         self.write = self.write.replace("{rows}", str(rows)).replace("{columns}", str(columns))
         panels = Annotated[list[Text], Field(min_length=rows * columns, max_length=rows * columns)]
@@ -75,13 +78,13 @@ class LlmPrompts:
         """Say why a caption cannot be used; "" where it can."""
         if self.filter is None:
             return ""
-        said = self.service.ask(Question(self.filter.replace("{caption}", caption), (), Subject))
+        said = self.service.ask(Question(self.filter.replace("{caption}", caption), (), Subject, FILTER_TOKENS))
         subject = Subject.model_validate_json(said)
         return "" if subject.has_subject else f"no subject to keep: {subject.reason}"
 
     def _write(self, index: int, number: int, caption: str) -> Prompt:
         """Ask for the prompt of a caption. ChatError where it is too long."""
-        question = Question(self.write.replace("{caption}", caption), (), self.form)
+        question = Question(self.write.replace("{caption}", caption), (), self.form, self.most_tokens)
         said = self.form.model_validate_json(self.service.ask(question)).model_dump()
         words = len(said["prompt"].split())
         if words > self.max_words:

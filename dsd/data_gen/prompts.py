@@ -28,7 +28,8 @@ class PromptSource(Protocol):
     """Gives the prompt of any position, always the same one: a function of (seed, index).
 
     Raises NoPrompt where there is none; the grid is then a failure with that reason. Several threads may call it.
-    A source that reads files has `content`, which names what it has read.
+    A source that reads files has `content`, which names what it has read. A source that asks a server has
+    `asked_at_once`, the number of threads that are to call it.
     """
 
     def __call__(self, index: int) -> Prompt: ...

@@ -12,12 +12,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from dsd.data_gen.grids import NotAnswered, draw
 from dsd.data_gen.near_duplicates import evaluation_subjects, write_overlap
+from dsd.data_gen.prompts_ahead import PromptsAhead
 from dsd.errors import UserError
 from dsd.io.files import atomic
 from dsd.io.pictures import contact_sheet
 from dsd.io.records import Grid, features
 from dsd.runs.run import Run, begin
-from dsd.runs.shards import Shard, pending_shards, read_failures, read_shards, read_stats, write_shard_in_parts
+from dsd.runs.shards import (
+    Shard,
+    first_missing,
+    pending_shards,
+    read_failures,
+    read_shards,
+    read_stats,
+    write_shard_in_parts,
+)
 
 PNG_BYTES_A_PIXEL = 1.5  # of generated pictures; photographs are about as large
 SHOWN = 12  # grids on the contact sheet
@@ -33,12 +42,13 @@ def run(cfg: DictConfig) -> None:
         return
 
     def make_writer() -> Callable[[Shard, Any], None]:
+        todo = pending_shards(stage.output_dir, "grids", cfg.num_grids, rows_per_shard, stage.worker, stage.workers)
+        ahead = PromptsAhead(prompt_at, [range(first_missing(shard), shard.stop) for shard in todo])
         drawing = partial(
-            draw, prompt_at=prompt_at, teacher=instantiate(cfg.teacher), seed=cfg.seed, batch_size=cfg.batch_size,
+            draw, prompts_of=ahead, teacher=instantiate(cfg.teacher), seed=cfg.seed, batch_size=cfg.batch_size,
             config_hash=stage.config_hash, skip_unanswered=cfg.skip_unanswered,
         )  # fmt: skip
-        todo = pending_shards(stage.output_dir, "grids", cfg.num_grids, rows_per_shard, stage.worker, stage.workers)
-        return Drawing(drawing, todo[-1]).write
+        return Drawing(drawing, ahead, todo[-1]).write
 
     rows_per_shard = cfg.rows_per_shard or grids_in(cfg.shard_mb, cfg.model)
     if stage.make_shards("grids", cfg.num_grids, rows_per_shard, "grid", make_writer):
@@ -63,6 +73,7 @@ class Drawing:
     """Writes shards of grids. A shard with an unanswered prompt is left for the next run."""
 
     draw: Callable[[range], Any]
+    prompts: PromptsAhead
     last: Shard  # of this run
     unanswered: list[str] = field(default_factory=list)  # reasons, of all shards
 
@@ -79,6 +90,9 @@ class Drawing:
             write_shard_in_parts(shard, parts_from, features(Grid))
         except NotAnswered as error:
             self.unanswered += error.reasons
+        except BaseException:
+            self.prompts.close()  # otherwise Python would ask for the next shard's prompts before it ends
+            raise
         if shard == self.last and self.unanswered:
             raise UserError(
                 f"{len(self.unanswered)} prompts have no answer, the first because: {self.unanswered[0]}; what was "

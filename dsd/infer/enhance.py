@@ -12,6 +12,7 @@ from dsd.chat.service import Service
 from dsd.errors import UserError
 
 log = logging.getLogger(__name__)
+MOST_TOKENS = 1024  # of a description or a prompt; the text encoders read 512
 
 
 class Enhancer:
@@ -26,9 +27,9 @@ class Enhancer:
     def __call__(self, reference: Image.Image, prompt: str) -> str:
         """Return the enhanced prompt, or `prompt` itself where the provider fails."""
         try:
-            description = self.service.ask(Question(self.describe, (reference,)))
+            description = self.service.ask(Question(self.describe, (reference,), max_tokens=MOST_TOKENS))
             question = self.enrich.replace("{description}", description).replace("{prompt}", prompt)
-            enhanced = " ".join(self.service.ask(Question(question)).strip('"').split())
+            enhanced = " ".join(self.service.ask(Question(question, max_tokens=MOST_TOKENS)).strip('"').split())
         except (ChatError, UserError) as error:  # the picture is drawn even when the provider is down
             log.warning('prompt not enhanced, "%s" is used as it is: %s', _short(prompt), error)
             return prompt

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageFont, ImageOps
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngInfo, putchunk
 
 from dsd.errors import UserError
 from dsd.io.files import atomic
@@ -18,6 +18,7 @@ from dsd.io.inputs import regular_file
 from dsd.io.records import layout_shape
 from dsd.version import __version__
 
+HEADER = 33  # bytes of a PNG before its other chunks: the signature and IHDR
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # that are read; JPEG includes MPO
 PAD, LINE, INK, PAPER = 8, 15, (40, 40, 48), (255, 255, 255)
 
@@ -33,12 +34,29 @@ def picture_format(path: str | Path) -> str:
 
 def save_picture(picture: Image.Image, path: str | Path, prompt: str, seed: int, settings: Mapping[str, Any]) -> None:
     """Write a picture; a PNG carries prompt, seed, settings (JSON) and our version as text."""
-    kind, said = picture_format(path), PngInfo()
+    kind, said = picture_format(path), texts(prompt, seed, settings)
+    with atomic(path) as temporary:
+        picture.save(temporary, kind, **({"pnginfo": said} if kind == "PNG" else {}))
+
+
+def save_png(data: bytes, path: Path, prompt: str, seed: int, settings: Mapping[str, Any]) -> None:
+    """Write the bytes of a PNG that has no texts as `save_picture` writes the picture, without encoding it again."""
+    file = BytesIO()
+    file.write(data[:HEADER])
+    for kind, text, *_ in texts(prompt, seed, settings).chunks:
+        putchunk(file, kind, text)
+    file.write(data[HEADER:])
+    with atomic(path) as temporary:
+        temporary.write_bytes(file.getvalue())
+
+
+def texts(prompt: str, seed: int, settings: Mapping[str, Any]) -> PngInfo:
+    """Make the texts of a PNG that say how it was made."""
+    said = PngInfo()
     known = {"prompt": prompt, "seed": seed, "settings": json.dumps(settings), "software": f"dsd {__version__}"}
     for name, value in known.items():
         said.add_itxt(name, str(value))
-    with atomic(path) as temporary:
-        picture.save(temporary, kind, **({"pnginfo": said} if kind == "PNG" else {}))
+    return said
 
 
 def contact_sheet(

@@ -98,6 +98,7 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
             return getattr(import_module(module), function)(cfg)
         except Exception as error:
             codes.append(_report(f"{program}: error: {_job_label()}", error, str(cfg.get("output_dir", ""))))
+            traceback.clear_frames(error.__traceback__)  # lets go of the run's locks and models, where a sweep goes on
             if in_multirun() and os.getpid() == here:
                 return None  # the other jobs of the sweep go on
             # SystemExit passes through Hydra, which prints lines of its own about any other exception

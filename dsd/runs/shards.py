@@ -29,9 +29,11 @@ from PIL import Image
 from dsd.errors import UserError
 from dsd.io.files import atomic, remove_stale, write_json
 from dsd.io.inputs import read_text
+from dsd.io.once import Once
 from dsd.io.pictures import png
 
 ROWS_PER_GROUP = 64  # held in memory while writing, and what a reader decodes at once
+_png = Once(png)  # a panel is in many pairs
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,8 @@ def write_shard_in_parts(
     last row. Parts are kept in `output_dir`/parts/ until the shard is whole; a later call goes on after the last whole
     part. A thread encodes and writes a part while the next one is made.
     """
-    folder = shard.path.parents[1] / "parts" / shard.path.stem
+    folder, position = _parts_folder(shard), first_missing(shard)
     parts = sorted((folder / "rows").glob("part-*.parquet"))
-    position = int(parts[-1].stem.split("-")[2]) if parts else shard.start
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         writing: Future[int] | None = None
@@ -125,6 +126,16 @@ def write_shard_in_parts(
         reasons = Counter(failure["reason"] for failure in failures)
         _write_stats(shard.path, temporary, stats["rows"], reasons, stats["seconds"])
     shutil.rmtree(folder)
+
+
+def first_missing(shard: Shard) -> int:
+    """Find the position after the last whole part of a shard; its start where there is none."""
+    parts = sorted((_parts_folder(shard) / "rows").glob("part-*.parquet"))
+    return int(parts[-1].stem.split("-")[2]) if parts else shard.start
+
+
+def _parts_folder(shard: Shard) -> Path:
+    return shard.path.parents[1] / "parts" / shard.path.stem
 
 
 def read_shards(input_dir: str | Path, name: str, columns: list[str] | None = None) -> Dataset:
@@ -222,7 +233,7 @@ def _embed(row: Mapping[str, Any]) -> dict[str, Any]:
 
     def bare(value: Any) -> Any:
         if isinstance(value, Image.Image):
-            return {"bytes": png(value), "path": None}
+            return {"bytes": _png(value), "path": None}
         return [bare(item) for item in value] if isinstance(value, list) else value
 
     return {key: bare(value) for key, value in row.items()}

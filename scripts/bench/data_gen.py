@@ -29,6 +29,7 @@ from diffusers import FluxPipeline
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.data_gen.grids import draw
+from dsd.data_gen.prompts_ahead import PromptsAhead
 from dsd.data_gen.teachers import PipelineTeacher
 from dsd.flow import generator_at
 from dsd.io.files import resolve, write_json
@@ -104,8 +105,9 @@ def main() -> None:
 
 def write(shard: Shard, prompt_at: ToyboxPrompts, teacher: PipelineTeacher, batch_size: int) -> None:
     """Draw and write a shard as dsd-data-gen does."""
+    prompts_of = PromptsAhead(prompt_at, [range(shard.start, shard.stop)])
     write_shard_in_parts(
-        shard, lambda start: draw(range(start, shard.stop), prompt_at, teacher, 0, batch_size, ""), features(Grid)
+        shard, lambda start: draw(range(start, shard.stop), prompts_of, teacher, 0, batch_size, ""), features(Grid)
     )
 
 

@@ -165,3 +165,39 @@ def test_importing_the_room_imports_no_client() -> None:
         "found = [name for name in heavy if name in sys.modules]; assert not found, found",
     )
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+
+
+def test_every_provider_is_told_how_long_an_answer_may_be(tmp_path, monkeypatch) -> None:
+    """OpenAI's newer models refuse max_tokens, and servers of one's own may not know max_completion_tokens."""
+    question = Question("?", max_tokens=77)
+    with serve(lambda _: (200, gemini_says("red"))) as server:
+        for kind in (Gemini, GeminiLegacy):
+            kind("m", base_url=server.url).ask(question)
+    assert [body["generationConfig"]["maxOutputTokens"] for _, _, body in server.requests] == [77, 77]
+    with serve(lambda _: (200, openai_says("red"))) as server:
+        OpenAI("m", base_url=f"{server.url}/v1").ask(question)
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        OpenAI("m").ask(question)
+    ours, theirs = (body for _, _, body in server.requests)
+    assert (ours["max_tokens"], "max_completion_tokens" in ours) == (77, False)
+    assert (theirs["max_completion_tokens"], "max_tokens" in theirs) == (77, False)
+    save_tiny_vlm(tmp_path)
+    with pytest.raises(ChatError, match=r"the answer is cut off \(max_new_tokens=3\)"):
+        Local(str(tmp_path), dtype="float32", device="cpu").ask(Question("Hello", max_tokens=3))
+
+
+@pytest.mark.parametrize("kind", [OpenAI, Gemini, GeminiLegacy])
+def test_pictures_are_sent_as_jpeg_on_demand(kind) -> None:
+    says = openai_says("red") if kind is OpenAI else gemini_says("red")
+    with serve(lambda _: (200, says)) as server:
+        url = f"{server.url}/v1" if kind is OpenAI else server.url
+        kind("m", base_url=url, picture_format="jpeg").ask(Question("?", [PICTURE]))
+        with pytest.raises(UserError, match=r"vlm\.chat\.picture_format=gif: choose one of png, jpeg"):
+            kind("m", picture_format="gif")
+    ((_, _, body),) = server.requests
+    assert "image/jpeg" in json.dumps(body)
+    if kind is OpenAI:
+        data = body["messages"][0]["content"][1]["image_url"]["url"].split(",")[1]
+    else:
+        data = body["contents"][0]["parts"][1]["inlineData"]["data"]
+    assert seen(data).format == "JPEG"

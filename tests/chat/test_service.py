@@ -186,3 +186,28 @@ def test_answers_are_kept_at_once_by_many_threads_and_processes(tmp_path) -> Non
     (tmp_path / "b.sqlite").write_bytes(b"no database, but long enough to be looked at" * 100)
     with pytest.raises(UserError, match="cannot be used"):
         Service(Instant(), tmp_path / "b.sqlite")
+
+
+def test_answers_about_lossy_pictures_are_kept_apart_and_old_ones_found(tmp_path) -> None:
+    """The key of a PNG is the one of earlier versions: paid answers are not asked for again."""
+
+    class Provider:
+        model = "m"
+
+        def __init__(self, picture_format: str) -> None:
+            self.picture_format = picture_format
+
+    red = Image.new("RGB", (2, 2), "red")
+    png, jpeg = (Service(Provider(f), tmp_path / "a.sqlite") for f in ("png", "jpeg"))  # type: ignore[arg-type]
+    asked = Question("?", [red], Colour)
+    assert png.key(asked) == "97601185393a84d38cda384a4229b4cbf1fc7ee71330fe326b046afd4d21e218"
+    assert png.key(asked) != jpeg.key(asked)
+    assert png.key(Question("?", [red], Colour, max_tokens=5)) == png.key(asked)
+    assert png.key(Question("?")) == jpeg.key(Question("?"))
+
+
+def test_thoughts_have_room_beyond_an_answer(tmp_path) -> None:
+    with serve(lambda _: (200, openai_says("a cri", "length"))) as server:
+        with pytest.raises(ChatError, match=r"cut off \(length: at most 300 tokens; .*vlm\.limits\.thinking_tokens"):
+            service(server.url, tmp_path, thinking_tokens=200).ask(Question("?", max_tokens=100))
+        assert [body["max_tokens"] for _, _, body in server.requests] == [300, 300]  # asked once more

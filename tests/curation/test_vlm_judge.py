@@ -82,7 +82,7 @@ def test_killed_at_random_moments_no_call_is_paid_twice(run, start, grids, tmp_p
         return answer(body)
 
     with serve(slow) as server:
-        ours = settings(server.url, grids, tmp_path / "broken")
+        ours = settings(server.url, grids, tmp_path / "broken", "vlm.limits.concurrency=8")
         for moment in moments:
             process = start("curation", *ours)
             while len(server.requests) < moment:
@@ -216,7 +216,7 @@ def test_what_the_model_reads_has_not_changed() -> None:
 def test_bad_input_is_one_line(refused, grids, tmp_path, monkeypatch) -> None:
     ask = settings("http://127.0.0.1:9", grids, tmp_path, "vlm.limits.attempts=1", "vlm.limits.breaker=2")
     assert "calls failed one after another, the last because: APIConnectionError" in refused("curation", *ask)
-    assert "choose vlm=gemini, vlm=openai or vlm=local" in refused(
+    assert "choose vlm=gemini, openai, server or local" in refused(
         "curation", f"grids={grids}", "judge=vlm", f"output_dir={tmp_path / 'b'}"
     )
     with serve(lambda _: (401, {"error": {"message": "Incorrect API key provided"}})) as server:

@@ -222,7 +222,7 @@ def test_bad_input_is_one_line(refused, tmp_path) -> None:
     server = ("vlm=openai", "vlm.chat.base_url=http://127.0.0.1:9/v1", f"output_dir={tmp_path / 'a'}")
     assert "no such file" in refused("data_gen", *ask, *server)
     (tmp_path / "none.txt").write_text("a fox")
-    assert "choose vlm=gemini, vlm=openai or vlm=local" in refused("data_gen", *ask, f"output_dir={tmp_path / 'b'}")
+    assert "choose vlm=gemini, openai, server or local" in refused("data_gen", *ask, f"output_dir={tmp_path / 'b'}")
     assert "unknown fish; known: animal" in refused("data_gen", "prompts=subjects", "prompts.categories=[fish]", here)
     here = f"output_dir={tmp_path / 'c'}"
     assert "unknown field 'who'" in refused("data_gen", "prompts=subjects", "prompts.grid='{who}'", here)

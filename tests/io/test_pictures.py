@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from dsd.io.pictures import contact_sheet
+from dsd.io.pictures import contact_sheet, png, save_picture, save_png
 
 
 def test_pictures_stand_in_rows_with_their_labels() -> None:
@@ -14,3 +14,17 @@ def test_pictures_stand_in_rows_with_their_labels() -> None:
     assert found == colours
     assert (pixels[48:70, 8:48] < 200).any()  # the label's ink
     assert (pixels[128 + 20 :, 8:48] == 255).all()  # no label, no ink
+
+
+def test_a_stored_png_becomes_a_file_without_encoding_it_again(tmp_path, monkeypatch) -> None:
+    """Byte for byte what `save_picture` writes, in any mode that a teacher may draw."""
+    asked = ("a fox 一只", 7, {"height": 64, "fit": "crop"})
+    for mode in ("RGB", "RGBA", "L", "P"):
+        picture = Image.effect_noise((9, 7), 60).convert(mode)
+        save_picture(picture, tmp_path / f"{mode}.png", *asked)
+        data = png(picture)
+        with monkeypatch.context() as patched:
+            patched.setattr(Image.Image, "save", None)  # would raise
+            save_png(data, tmp_path / f"{mode}-stored.png", *asked)
+        assert (tmp_path / f"{mode}-stored.png").read_bytes() == (tmp_path / f"{mode}.png").read_bytes(), mode
+    assert Image.open(tmp_path / "RGB-stored.png").text["prompt"] == "a fox 一只"

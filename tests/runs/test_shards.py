@@ -1,5 +1,6 @@
 """Shards: rows that come back as they were, whoever wrote them and after however many kills."""
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -251,3 +252,19 @@ def test_a_first_part_without_rows(tmp_path: Path) -> None:
     write_shard_in_parts(shard, lambda start: iter(parts), features(Grid))
     assert read_shards(tmp_path, "grids")["index"][:] == [2, 3]
     assert [row["index"] for row in read_failures(tmp_path, "grids")] == [0, 1]
+
+
+def test_a_picture_of_many_rows_is_encoded_once(tmp_path: Path, monkeypatch) -> None:
+    """A panel is in many pairs."""
+    encodes, save = [], Image.Image.save
+
+    def counted(image: Image.Image, *rest: object, **more: object) -> None:
+        encodes.append(image)
+        save(image, *rest, **more)
+
+    monkeypatch.setattr(Image.Image, "save", counted)
+    (shard,) = pending_shards(tmp_path, "grids", 4, 4)
+    (first,) = grids(0, 1)
+    write_shard(shard, [dataclasses.replace(first, index=index) for index in range(4)], features(Grid))
+    assert len(encodes) == 1
+    assert [image.tobytes() for image in read_shards(tmp_path, "grids")["image"]] == [first.image.tobytes()] * 4

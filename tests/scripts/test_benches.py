@@ -65,10 +65,10 @@ def test_the_recipes_are_settings_of_dsd_infer() -> None:
 
 
 def test_the_plumbing_of_curation_is_measured(bench) -> None:
-    found = bench("curation", "--num_pairs", 60, "--size", 16)
-    assert found["pairs"] == 60
+    found = bench("curation", "--num_grids", 10, "--size", 16, "--latency", 0.01)
     assert found["calls"] == 60 + 40 + 2 * 60  # a verdict a pair, a caption a panel, an instruction a direction
-    assert found["pairs_a_second"] > 0
+    assert found["encodes_a_panel"] == 1
+    assert 0 < found["grids_a_second"] < found["ceiling_grids_a_second"] == pytest.approx(128 / 0.01 / 22)
 
 
 def test_grids_a_second_are_measured_on_both_sides(bench) -> None:
