@@ -18,6 +18,7 @@ from dsd.models.families import Family
 from dsd.models.flops import lora_step_flops
 from dsd.models.loading import load_without_encoders
 from dsd.models.quantize import quantize
+from dsd.models.speed import compile_blocks
 from dsd.models.student import Student
 from dsd.runs.settings import plain
 from dsd.train.launchers import Launcher, Share
@@ -76,7 +77,7 @@ def lighten(cfg: DictConfig, family: Family, transformer: Any, num_tokens: int) 
         micro_batch, length = share_of(cfg).micro_batch, cfg.model.max_sequence_length
         recompute_blocks(family, transformer, cfg.activation_gb, micro_batch, num_tokens, length)
     if cfg.compile:
-        transformer.compile_repeated_blocks()
+        compile_blocks(transformer)
 
 
 def metadata_of(cfg: DictConfig, student: Student, base: Any, config_hash: str) -> dict[str, Any]:
