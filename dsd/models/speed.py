@@ -13,6 +13,8 @@ from dsd.errors import UserError
 
 Item = TypeVar("Item")
 MOST_GRAPHS = 128  # of a kind of block; torch's own limit of 8 is few for several sizes, guided and plain
+# classes whose texts have lengths of their own: torch makes one graph for all lengths when it has seen two
+LENGTHS_VARY = ("QwenImageTransformer2DModel", "ZImageTransformer2DModel")
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,14 @@ class Speed:
 
 
 def compile_blocks(transformer: Any, **options: Any) -> None:
-    """Compile the repeated blocks: a graph for each shape that they meet, never one for shapes that vary.
+    """Compile the repeated blocks: a graph for each shape that they meet, which is faster than one for any shape.
 
     `options` are those of `torch.compile`. More than `MOST_GRAPHS` shapes are no error: the others run uncompiled.
     """
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, MOST_GRAPHS)
-    transformer.compile_repeated_blocks(dynamic=False, **options)
+    dynamic = None if type(transformer).__name__ in LENGTHS_VARY else False
+    transformer.compile_repeated_blocks(dynamic=dynamic, **options)
 
 
 def is_compiled(transformer: nn.Module) -> bool:

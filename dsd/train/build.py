@@ -39,7 +39,7 @@ def build_trainee(
     warn_of_distilled(pipeline, cfg.model.path)
     metadata = metadata_of(cfg, student, pipeline.transformer, config_hash)
     transformer, dtype = make_trainable(cfg, student, pipeline, accelerator.device)
-    lighten(cfg, student.family, transformer, num_tokens)
+    lighten(cfg, student.family, transformer, num_tokens, dtype, accelerator)
     flops = lora_step_flops(transformer, num_tokens, cfg.model.max_sequence_length, student.family)
 
     def optimizer_of(divided: nn.Module) -> torch.optim.Optimizer:
@@ -71,13 +71,16 @@ def make_trainable(
     return transformer, dtype
 
 
-def lighten(cfg: DictConfig, family: Family, transformer: Any, num_tokens: int) -> None:
-    """Fit the activations of the largest pass into the budget, and compile, as the settings ask."""
-    if cfg.activation_gb is not None:
-        micro_batch, length = share_of(cfg).micro_batch, cfg.model.max_sequence_length
-        recompute_blocks(family, transformer, cfg.activation_gb, micro_batch, num_tokens, length)
+def lighten(
+    cfg: DictConfig, family: Family, transformer: Any, num_tokens: int, dtype: torch.dtype, accelerator: Accelerator
+) -> None:
+    """Compile, and fit the activations of the largest pass into the budget, as the settings ask."""
     if cfg.compile:
         compile_blocks(transformer)
+    if cfg.activation_gb is not None:
+        micro_batch, length = share_of(cfg).micro_batch, cfg.model.max_sequence_length
+        with accelerator.autocast():
+            recompute_blocks(family, transformer, cfg.activation_gb, micro_batch, num_tokens, length, dtype)
 
 
 def metadata_of(cfg: DictConfig, student: Student, base: Any, config_hash: str) -> dict[str, Any]:
