@@ -15,6 +15,8 @@ from dsd.models.settings import Quantization
 from dsd.models.speed import Speed, filled, is_compiled
 from dsd.pipeline.prompt_encoding import text_of
 
+SLICED = 256 * 256  # pixels of a panel; from here on the VAE decodes one grid at a time: each takes gigabytes
+
 
 class Teacher(Protocol):
     """Draws grids. A grid depends on its own prompt and seed, never on the batch in which it is drawn."""
@@ -59,6 +61,8 @@ class PipelineTeacher:
         self.text, self.drawer = text_of(pipeline, max_sequence_length, guidance_scale, self.device)
         self.drawer.to(self.device)
         self.drawer.set_progress_bar_config(disable=True)
+        if panel_height * panel_width >= SLICED:
+            self.drawer.vae.enable_slicing()
 
     def prepare(self, prompts: Sequence[Prompt]) -> None:
         """Encode every distinct prompt once."""

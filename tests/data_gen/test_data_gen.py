@@ -160,6 +160,20 @@ def test_a_picture_depends_on_its_seed_alone() -> None:
     assert np.asarray(together[0]).tobytes() != np.asarray(together[1]).tobytes()
 
 
+def test_large_grids_are_decoded_one_by_one(monkeypatch) -> None:
+    """A batch of 16 grids of 1024 pixels was decoded at once."""
+    decoded: dict[bool, list[int]] = {}
+    for large in (True, False):
+        monkeypatch.setattr("dsd.data_gen.teachers.SLICED", 16 * 16 if large else 17 * 16)
+        teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, EAGER, device="cpu")
+        seen = decoded[large] = []
+        teacher.drawer.vae.decoder.register_forward_hook(lambda _, inputs, __, seen=seen: seen.append(len(inputs[0])))
+        prompts = [Prompt(i, f"sheet {i}", "1x2", ["", ""], "", "same", "") for i in range(3)]
+        teacher.prepare(prompts)
+        teacher(prompts, [5, 6, 7])
+    assert decoded == {True: [1, 1, 1], False: [3]}
+
+
 def test_text_is_read_first_and_changes_nothing() -> None:
     """Every distinct prompt is encoded once, before the first grid, by encoders that the drawing pipeline lacks."""
     teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, EAGER, device="cpu")
