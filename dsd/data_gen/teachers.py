@@ -31,8 +31,9 @@ class PipelineTeacher:
     """Any text-to-image pipeline of diffusers, frozen: FLUX.1-dev in the paper.
 
     Where the pipeline's family is known (`dsd.pipeline.prompt_encoding`), the text encoders encode all prompts first
-    and then leave the device, which holds only the denoiser and the VAE while grids are drawn. Where blocks are compiled,
-    a batch of fewer than `batch_size` prompts is filled up with its last one: another size would be compiled anew.
+    and then leave the device, which holds only the denoiser and the VAE while grids are drawn. Where blocks are
+    compiled, a batch of fewer than `batch_size` prompts is filled up with its last one: another size would be compiled
+    anew.
     """
 
     def __init__(

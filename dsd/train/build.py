@@ -14,7 +14,6 @@ from torch import nn
 
 from dsd.models.adapter import build_student, describe
 from dsd.models.canvas import Canvas
-from dsd.models.families import Family
 from dsd.models.flops import lora_step_flops
 from dsd.models.loading import load_without_encoders
 from dsd.models.quantize import quantize
@@ -39,7 +38,7 @@ def build_trainee(
     warn_of_distilled(pipeline, cfg.model.path)
     metadata = metadata_of(cfg, student, pipeline.transformer, config_hash)
     transformer, dtype = make_trainable(cfg, student, pipeline, accelerator.device)
-    lighten(cfg, student.family, transformer, num_tokens, dtype, accelerator)
+    lighten(cfg, student, transformer, num_tokens, max(c.num_tokens for c in canvases), accelerator)
     flops = lora_step_flops(transformer, num_tokens, cfg.model.max_sequence_length, student.family)
 
     def optimizer_of(divided: nn.Module) -> torch.optim.Optimizer:
@@ -72,15 +71,21 @@ def make_trainable(
 
 
 def lighten(
-    cfg: DictConfig, family: Family, transformer: Any, num_tokens: int, dtype: torch.dtype, accelerator: Accelerator
+    cfg: DictConfig, student: Student, transformer: Any, num_tokens: int, drawn: int, accelerator: Accelerator
 ) -> None:
-    """Compile, and fit the activations of the largest pass into the budget, as the settings ask."""
+    """Compile, and fit the activations of the largest pass into the budget, as the settings ask.
+
+    Of its `num_tokens`, `drawn` are those of what is drawn.
+    """
     if cfg.compile:
         compile_blocks(transformer)
     if cfg.activation_gb is not None:
         micro_batch, length = share_of(cfg).micro_batch, cfg.model.max_sequence_length
+        remembered = num_tokens - drawn if student.about().get("attention") == "cached" else 0
         with accelerator.autocast():
-            recompute_blocks(family, transformer, cfg.activation_gb, micro_batch, num_tokens, length, dtype)
+            recompute_blocks(
+                student.family, transformer, cfg.activation_gb, micro_batch, num_tokens, length, remembered
+            )
 
 
 def metadata_of(cfg: DictConfig, student: Student, base: Any, config_hash: str) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.checkpoint import checkpoint
 
 from dsd.models.families import Family, block_lists
-from dsd.models.families.memory import repeatable
+from dsd.models.families.memory import joined_numbers, repeatable
 
 log = logging.getLogger(__name__)
 
 
 def recompute_blocks(
     family: Family, transformer: Any, budget_gb: float, batch_size: int, num_tokens: int, text_tokens: int,
-    dtype: torch.dtype,
+    remembered: int = 0,
 ) -> int:  # fmt: skip
     """Recompute blocks, from the first, until what the others keep of a micro-batch fits; return how many.
 
@@ -28,7 +28,7 @@ def recompute_blocks(
     kept: list[int] = []
     for alike in block_lists(transformer).values():
         blocks += alike
-        each = kept_bytes(family, transformer, alike[0], batch_size, num_tokens, text_tokens, dtype)
+        each = kept_bytes(family, transformer, alike[0], batch_size, num_tokens, text_tokens, remembered)
         kept += [each] * len(alike)
     num = next(num for num in range(len(kept) + 1) if sum(kept[num:]) <= budget_gb * 1e9 or num == len(kept))
     chosen = set(map(id, blocks[:num]))
@@ -50,14 +50,14 @@ def recompute_blocks(
 
 def kept_bytes(
     family: Family, transformer: Any, block: nn.Module, batch_size: int, num_tokens: int, text_tokens: int,
-    dtype: torch.dtype,
+    remembered: int = 0,
 ) -> int:  # fmt: skip
     """Measure what autograd keeps of a block's forward pass, beside its weights and what all blocks share.
 
-    `dtype` is that of the states between blocks where there is no autocast; within one, it is the autocast's.
+    Of the `num_tokens`, the student remembers the keys and values of `remembered`.
     """
     device = next(block.parameters()).device
-    states = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
+    states = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else transformer.dtype
 
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, device=device, dtype=states, requires_grad=True)
@@ -73,7 +73,8 @@ def kept_bytes(
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         block(**inputs)
-    return sum(storage.nbytes() for storage in kept.values())
+    joined = batch_size * joined_numbers(block, remembered) * states.itemsize
+    return joined + sum(storage.nbytes() for storage in kept.values())
 
 
 def storages_of(tensor: Tensor) -> Iterator[torch.UntypedStorage]:

@@ -110,7 +110,7 @@ def test_blocks_that_are_computed_twice_change_no_gradient(family, attention) ->
 
     expected = gradients()
     assert all(found is not None and found.any() for found in expected)
-    num = recompute_blocks(student.family, transformer, 0, 2, 3 * canvas.num_tokens, 32, torch.float32)
+    num = recompute_blocks(student.family, transformer, 0, 2, 3 * canvas.num_tokens, 32)
     assert num == sum(map(len, block_lists(transformer).values()))
     for name, found, wanted in zip(parameters, gradients(), expected, strict=True):
         assert (found - wanted).abs().max() < 1e-6 * max(1, wanted.abs().max()), name

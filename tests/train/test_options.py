@@ -130,13 +130,13 @@ def test_validation_finds_the_best_step(run, settings, tmp_path) -> None:
 
 def test_a_memory_budget_recomputes_no_more_blocks_than_it_must(run, settings, adapter, tmp_path) -> None:
     student = build_student(load_pipeline(TEACHER).transformer, CanvasStudent(), 8, 8)
-    canvas, dtype = Canvas(4, 8), torch.float32
-    double = kept_bytes(FAMILY, student, student.transformer_blocks[0], 4, canvas.num_tokens, 56, dtype)
-    single = kept_bytes(FAMILY, student, student.single_transformer_blocks[0], 4, canvas.num_tokens, 56, dtype)
+    canvas = Canvas(4, 8)
+    double = kept_bytes(FAMILY, student, student.transformer_blocks[0], 4, canvas.num_tokens, 56)
+    single = kept_bytes(FAMILY, student, student.single_transformer_blocks[0], 4, canvas.num_tokens, 56)
     every = double * len(student.transformer_blocks) + single * len(student.single_transformer_blocks)
     budgets = {0.0: 9, (every - double) / 1e9: 1, every / 1e9: 0}
     assert {
-        budget: recompute_blocks(FAMILY, student, budget, 4, canvas.num_tokens, 56, dtype) for budget in budgets
+        budget: recompute_blocks(FAMILY, student, budget, 4, canvas.num_tokens, 56) for budget in budgets
     } == budgets
     said = run("train", *settings, "activation_gb=0", f"output_dir={tmp_path}")
     assert "9 of 9 blocks are computed twice" in said

@@ -50,11 +50,10 @@ def flux(mode: FakeTensorMode, kind: str = "canvas", attention: str | None = Non
 
 
 def predicted(student: Student, num_tokens: int) -> int:
+    cached = student.about().get("attention") == "cached"
+    sizes = num_tokens, TEXT, num_tokens // 2 if cached else 0
     lists = block_lists(student.transformer).values()
-    return sum(
-        len(alike) * kept_bytes(FAMILY, student.transformer, alike[0], 1, num_tokens, TEXT, torch.bfloat16)
-        for alike in lists
-    )
+    return sum(len(alike) * kept_bytes(FAMILY, student.transformer, alike[0], 1, *sizes) for alike in lists)
 
 
 def measured(student: Student) -> int:
@@ -114,5 +113,5 @@ def test_a_budget_within_autocast_is_that_of_autocast() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             every = predicted(student, num)
             assert every != without
-            assert recompute_blocks(FAMILY, student.transformer, every / 1e9, 1, num, TEXT, torch.bfloat16) == 0
-            assert recompute_blocks(FAMILY, student.transformer, every / 1.01e9, 1, num, TEXT, torch.bfloat16) == 1
+            assert recompute_blocks(FAMILY, student.transformer, every / 1e9, 1, num, TEXT) == 0
+            assert recompute_blocks(FAMILY, student.transformer, every / 1.01e9, 1, num, TEXT) == 1
