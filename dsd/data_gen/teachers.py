@@ -1,10 +1,11 @@
 """Draw grids: a batch of prompts, each with its seed -> a batch of images."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, FluxPipeline
 from PIL import Image
 
 from dsd.flow import generator_at
@@ -13,6 +14,7 @@ from dsd.models.loading import load_pipeline, to_device
 from dsd.models.quantize import quantize
 from dsd.models.settings import Quantization
 from dsd.models.speed import Speed, filled, is_compiled
+from dsd.pipeline.precompute import Precomputed, ahead
 from dsd.pipeline.prompt_encoding import text_of
 
 SLICED = 256 * 256  # pixels of a panel; from here on the VAE decodes one grid at a time: each takes gigabytes
@@ -62,6 +64,8 @@ class PipelineTeacher:
         self.text, self.drawer = text_of(pipeline, max_sequence_length, guidance_scale, self.device)
         self.drawer.to(self.device)
         self.drawer.set_progress_bar_config(disable=True)
+        flux = speed.precompute and type(pipeline) is FluxPipeline  # a pipeline whose forward pass is known
+        self.precomputed = Precomputed(pipeline.transformer) if flux else None
         if panel_height * panel_width >= SLICED:
             self.drawer.vae.enable_slicing()
 
@@ -75,11 +79,13 @@ class PipelineTeacher:
         (layout,) = {prompt.layout for prompt in prompts}
         rows, columns = layout_shape(layout)
         texts, seeds_of_all = filled([prompt.prompt for prompt in prompts], self.least), filled(seeds, self.least)
-        drawn: list[Image.Image] = self.drawer(
-            **self.text.arguments(texts),
-            generator=[generator_at(seed) for seed in seeds_of_all],
-            height=rows * self.panel_height,
-            width=columns * self.panel_width,
-            **self.settings,
-        ).images
+        arguments = self.text.arguments(texts)
+        with nullcontext() if self.precomputed is None else ahead(self.drawer, self.precomputed):
+            drawn: list[Image.Image] = self.drawer(
+                **arguments,
+                generator=[generator_at(seed) for seed in seeds_of_all],
+                height=rows * self.panel_height,
+                width=columns * self.panel_width,
+                **self.settings,
+            ).images
         return drawn[: len(prompts)]
