@@ -32,7 +32,7 @@ class DataGenSettings(ShardSettings):
     prompts: Any = setting(
         "where prompts come from", ignored=("service.cache", "service.limits", "path", "captions.path"), group=True
     )
-    teacher: Any = setting("what draws the grids", ignored=("speed.compile",), group=True)
+    teacher: Any = setting("what draws the grids", ignored=("speed.compile", "batch_size"), group=True)
     vlm: Any = setting("language model that writes prompts", None, ignored=("cache", "limits"), group=True)
     skip_unanswered: bool = setting(
         "finish without grids whose prompt the language model has not answered; false: the next run asks again", False,

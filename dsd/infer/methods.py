@@ -15,7 +15,7 @@ from dsd.flow import generator_at
 from dsd.models import student as students
 from dsd.models.canvas import to_pixels
 from dsd.models.loading import load_pipeline
-from dsd.models.speed import Speed
+from dsd.models.speed import Speed, filled, is_compiled
 from dsd.pipeline.pipeline import DSDPipeline
 from dsd.pipeline.prompt_encoding import text_of
 
@@ -47,6 +47,7 @@ class Parts:
     style_loras: Sequence[str]
     speed: Speed
     prepare: Callable[[DiffusionPipeline], None]  # quantises, speeds up and places a pipeline
+    batch_size: int = 1  # of a full batch
 
 
 class Student:
@@ -65,6 +66,8 @@ class Student:
         self.pipeline.remember = True
         self.pipeline.guidance_batching = not self.one_by_one  # a step cache has one context a pass
         parts.prepare(self.pipeline)
+        # blocks are compiled for the size of a batch, so that a smaller one is filled up
+        self.least = parts.batch_size if is_compiled(self.pipeline.transformer) else 1
         self.pipeline.set_progress_bar_config(disable=True)
 
     def __call__(
@@ -72,9 +75,14 @@ class Student:
     ) -> list[Image.Image]:
         """Draw every reference's subject as its prompt says."""
         alike = len({len(some) for some in references}) == 1  # a call takes equally many references for each picture
-        if len(prompts) > 1 and (self.one_by_one or not alike):  # a step cache compares whole batches
+        if self.one_by_one or not alike:  # a step cache compares whole batches
             jobs = zip(references, prompts, seeds, strict=True)
-            return [picture for reference, prompt, seed in jobs for picture in self([reference], [prompt], [seed])]
+            return [picture for reference, prompt, seed in jobs for picture in self.draw([reference], [prompt], [seed])]
+        batch = (filled(references, self.least), filled(prompts, self.least), filled(seeds, self.least))
+        return self.draw(*batch)[: len(prompts)]
+
+    def draw(self, references: Sequence[References], prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """Draw one batch, whose pictures have equally many references."""
         generators = [generator_at(seed) for seed in seeds]
         images: list[Image.Image] = self.pipeline(
             list(prompts), list(references), generator=generators, **self.settings

@@ -100,7 +100,7 @@ def make_method(cfg: DictConfig, many: bool) -> Method:
 
     parts = Parts(
         cfg.model.path, cfg.model.distilled, cfg.model.dtype, device, plain(cfg)["settings"], cfg.adapter,
-        cfg.transformer, cfg.lora_weights, list(cfg.style_loras), speed, prepare,
+        cfg.transformer, cfg.lora_weights, list(cfg.style_loras), speed, prepare, cfg.batch_size if many else 1,
     )  # fmt: skip
     method: Method = instantiate(cfg.method)(parts)
     return method

@@ -2,13 +2,14 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import set_peft_model_state_dict
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -157,10 +158,14 @@ def load_adapter(
         use_dora=metadata["lora"]["use_dora"],
     )
     transformer.add_adapter(config, adapter_name=NAME)
+    if fuse:  # peft makes them in the base's dtype, which would round the file's numbers
+        for layer in lora_layers(transformer):
+            for name in layer.adapter_layer_names:
+                getattr(layer, name).float()
     lora = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
     set_peft_model_state_dict(transformer, lora, adapter_name=NAME)
     if fuse:
-        transformer.fuse_lora(adapter_names=[NAME])
+        merge(transformer, [NAME])
         transformer.unload_lora()
     if embedder:
         set_joint_embedder(transformer, transformer.x_embedder, *embedder)
@@ -178,7 +183,7 @@ def load_released_lora(transformer: FluxTransformer2DModel, file: Path, fuse: bo
     if NAME not in getattr(transformer, "peft_config", {}):
         raise UserError(f"{file}: no LoRA tensors of this transformer in it")
     if fuse:
-        transformer.fuse_lora(adapter_names=[NAME])
+        merge(transformer, [NAME])
         transformer.unload_lora()
 
 
@@ -199,8 +204,29 @@ def add_style_loras(pipeline: FluxPipeline, loras: Mapping[str, float], fuse: bo
     weights = student | dict(zip(names, map(float, loras.values()), strict=True))
     pipeline.set_adapters(list(weights), list(weights.values()))
     if fuse:
-        pipeline.fuse_lora(adapter_names=list(weights))
+        for part in filter(None, (getattr(pipeline, name, None) for name in pipeline._lora_loadable_modules)):
+            merge(part, list(weights))
         pipeline.unload_lora_weights()
+
+
+def lora_layers(module: nn.Module) -> list[Any]:
+    """List the layers of a module that have a LoRA."""
+    return [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+
+
+def merge(module: nn.Module, names: Sequence[str]) -> None:
+    """Merge LoRAs into the weights, matrix by matrix in fp32, and round once to the dtype that each weight had.
+
+    Weights of few bits are merged by peft's own means.
+    """
+    for layer in lora_layers(module):
+        base = layer.get_base_layer()
+        plain, dtype = type(base.weight) is nn.Parameter and base.weight.is_floating_point(), base.weight.dtype
+        if plain:
+            layer.float()
+        layer.merge(adapter_names=list(names))
+        if plain:
+            base.to(dtype)
 
 
 def style_tensors(path: str) -> dict[str, Tensor] | None:

@@ -1,7 +1,8 @@
 """Store weights in fewer bits, by torchao, bitsandbytes or gguf.
 
-Call it after every LoRA is fused. Only the matrices of repeated blocks change: embedders, norms and the last layer are
-small and sensitive.
+Call it after every LoRA is fused. Only the matrices of repeated blocks change: embedders and the last layer are small
+and sensitive. fp8 also leaves the modulations of the norms (AdaLN) as they are: they see one vector a sample, so that
+fp8 gains no time there. They are a quarter of FLUX.1's weights; the other kinds store them in few bits, too.
 """
 
 import re
@@ -18,6 +19,7 @@ from dsd.errors import UserError
 from dsd.models.settings import GGUF_KINDS
 
 BLOCKS = r"(^|[._])(transformer_blocks|block|layers|refiner)\.\d"  # FLUX, T5, Z-Image and Qwen3, Z-Image's refiners
+MODULATIONS = r"\.(norm\w*\.linear|adaLN_modulation\.\d+|(img|txt)_mod\.\d+)$"  # FLUX.1 and SD3, Z-Image, Qwen-Image
 FP8_CAPABILITY = (8, 9)  # of the first NVIDIA GPUs with fp8 matmuls
 
 
@@ -52,9 +54,16 @@ def fp8_weights(pipeline: DiffusionPipeline, device: torch.device, parts: Sequen
 
 
 def nf4(pipeline: DiffusionPipeline, device: torch.device) -> None:
-    """Store the transformer in 4-bit normal floats (bitsandbytes, as in QLoRA), through a temporary folder."""
+    """Store the transformer in 4-bit normal floats (bitsandbytes, as in QLoRA).
+
+    It goes through a temporary folder of the transformer's size (FLUX.1 in bf16: 24 GB), because diffusers quantises by
+    bitsandbytes only while it loads, and what is quantised here has its LoRAs merged already.
+    """
     transformer = pipeline.transformer
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=transformer.dtype)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=transformer.dtype,
+        llm_int8_skip_modules=outside_blocks(transformer),
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="dsd-merged-") as folder:
         transformer.save_pretrained(folder)
         pipeline.transformer = type(transformer).from_pretrained(
@@ -103,6 +112,16 @@ def in_blocks(module: nn.Module, name: str) -> bool:
     return isinstance(module, nn.Linear) and re.search(BLOCKS, name) is not None
 
 
+def in_blocks_unmodulated(module: nn.Module, name: str) -> bool:
+    """Tell whether a module is such a matrix and not a norm's modulation."""
+    return in_blocks(module, name) and re.search(MODULATIONS, name) is None
+
+
+def outside_blocks(module: nn.Module) -> list[str]:
+    """List the Linear layers that stay as they are: embedders and the last layer."""
+    return [name for name, part in module.named_modules() if isinstance(part, nn.Linear) and not in_blocks(part, name)]
+
+
 def _torchao(
     pipeline: DiffusionPipeline, device: torch.device, parts: Sequence[str], config: str, **options: str
 ) -> None:
@@ -112,10 +131,11 @@ def _torchao(
     except ImportError as error:
         raise UserError("quantization=int8 and fp8 need the package torchao: pip install torchao") from error
     settings = getattr(quantization, config)(**{name: getattr(quantization, kind)() for name, kind in options.items()})
+    chosen = in_blocks_unmodulated if config.startswith("Float8") else in_blocks
     for part in parts:
         if not isinstance(module := pipeline.components.get(part), nn.Module):
             raise UserError(f"quantized_parts: {part} is no part of the pipeline; its parts: {_modules(pipeline)}")
-        quantization.quantize_(module, settings, filter_fn=in_blocks, device=device)
+        quantization.quantize_(module, settings, filter_fn=chosen, device=device)
 
 
 def _modules(pipeline: DiffusionPipeline) -> str:

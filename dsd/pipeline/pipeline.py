@@ -255,6 +255,7 @@ class ReferencePipeline:
     ) -> Tensor:
         """Follow the velocity from noise to a clean canvas (B, L, C); the first `num_plain` steps are not guided."""
         timesteps, latents = prepared.timesteps, prepared.latents
+        self.scheduler.set_begin_index(0)  # otherwise the scheduler looks the first timestep up, and waits for the GPU
         sigmas = timesteps / self.scheduler.config.num_train_timesteps
         first = min(max(num_plain, 0), len(timesteps))
         student = self.student

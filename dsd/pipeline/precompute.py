@@ -5,7 +5,9 @@ All of that is known when a picture begins, so one matmul serves all steps. Posi
 do not change at all. Shapes: S steps, B samples, D inner dimension, M modulations of a norm.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,7 +46,8 @@ class Precomputed:
 
     def at(self, ids: Tensor) -> Self:
         """Set the positions of text and image tokens, (T + L, 3)."""
-        self.rope.value = self.transformer.pos_embed(ids)
+        embed: Any = self.kept[0] if self.kept else self.transformer.pos_embed
+        self.rope.value = embed(ids)
         return self
 
     def __enter__(self) -> Self:
@@ -86,3 +89,30 @@ class Precomputed:
                 known.value = view
 
         return modulate
+
+
+@contextmanager
+def ahead(pipeline: Any, precomputed: Precomputed) -> Iterator[None]:
+    """Within it, a call of diffusers' own `FluxPipeline` computes at its first step what no step changes."""
+    steps = count()
+    modulate: Callable[[int], None] | None = None
+    text: Tensor | None = None
+
+    def before(_: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        nonlocal modulate, text
+        if modulate is None:
+            latents = inputs["hidden_states"]
+            precomputed.at(torch.cat([inputs["txt_ids"], inputs["img_ids"]]))
+            timesteps = pipeline.scheduler.timesteps.to(latents.dtype)[:, None].expand(-1, len(latents))
+            pooled, all_steps = inputs["pooled_projections"], range(len(timesteps))
+            modulate = precomputed.modulations(timesteps / 1000, all_steps, pipeline.guidance_scale, pooled)
+            text = precomputed.text(inputs["encoder_hidden_states"])
+        modulate(next(steps))
+        return args, {**inputs, "encoder_hidden_states": text}
+
+    hook = pipeline.transformer.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        with precomputed:
+            yield
+    finally:
+        hook.remove()

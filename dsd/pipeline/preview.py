@@ -9,6 +9,7 @@ from PIL import Image
 from dsd.flow import generator_at
 from dsd.models.canvas import to_pixels
 from dsd.models.families import family_of
+from dsd.models.speed import filled, is_compiled
 from dsd.pipeline.pipeline import CLASSES
 
 
@@ -56,15 +57,16 @@ class Preview:
         was_training = transformer.training
         images: list[Image.Image] = []
         transformer.eval()
-        for start in range(0, len(self.pixels), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            device = self.pipeline.vae.device
+        size, device = min(self.batch_size, len(self.pixels)), self.pipeline.vae.device
+        for start in range(0, len(self.pixels), size):
+            numbers = range(start, min(start + size, len(self.pixels)))
+            part = filled(numbers, size if is_compiled(transformer) else 1)
             text = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), (t[part].to(device) for t in self.text)))
-            numbers = range(start, start + len(text["prompt_embeds"]))
-            generators = [generator_at(self.seed, number) for number in numbers]
-            images += self.pipeline(
+            generators = [generator_at(self.seed, number) for number in part]
+            drawn = self.pipeline(
                 image=self.pixels[part], generator=generators, return_dict=False, **text, **self.settings,
             )[0]  # fmt: skip
+            images += drawn[: len(numbers)]
         transformer.train(was_training)
         self.pipeline.transformer = None
         return images

@@ -14,10 +14,10 @@ from torch import nn
 
 from dsd.models.adapter import build_student, describe
 from dsd.models.canvas import Canvas
-from dsd.models.families import Family
 from dsd.models.flops import lora_step_flops
 from dsd.models.loading import load_without_encoders
 from dsd.models.quantize import quantize
+from dsd.models.speed import compile_blocks
 from dsd.models.student import Student
 from dsd.runs.settings import plain
 from dsd.train.launchers import Launcher, Share
@@ -38,7 +38,7 @@ def build_trainee(
     warn_of_distilled(pipeline, cfg.model)
     metadata = metadata_of(cfg, student, pipeline.transformer, config_hash)
     transformer, dtype = make_trainable(cfg, student, pipeline, accelerator.device)
-    lighten(cfg, student.family, transformer, num_tokens)
+    lighten(cfg, student, transformer, num_tokens, max(c.num_tokens for c in canvases), accelerator)
     flops = lora_step_flops(transformer, num_tokens, cfg.model.max_sequence_length, student.family)
 
     def optimizer_of(divided: nn.Module) -> torch.optim.Optimizer:
@@ -70,13 +70,22 @@ def make_trainable(
     return transformer, dtype
 
 
-def lighten(cfg: DictConfig, family: Family, transformer: Any, num_tokens: int) -> None:
-    """Fit the activations of the largest pass into the budget, and compile, as the settings ask."""
+def lighten(
+    cfg: DictConfig, student: Student, transformer: Any, num_tokens: int, drawn: int, accelerator: Accelerator
+) -> None:
+    """Compile, and fit the activations of the largest pass into the budget, as the settings ask.
+
+    Of its `num_tokens`, `drawn` are those of what is drawn.
+    """
+    if cfg.compile:
+        compile_blocks(transformer)
     if cfg.activation_gb is not None:
         micro_batch, length = share_of(cfg).micro_batch, cfg.model.max_sequence_length
-        recompute_blocks(family, transformer, cfg.activation_gb, micro_batch, num_tokens, length)
-    if cfg.compile:
-        transformer.compile_repeated_blocks()
+        remembered = num_tokens - drawn if student.about().get("attention") == "cached" else 0
+        with accelerator.autocast():
+            recompute_blocks(
+                student.family, transformer, cfg.activation_gb, micro_batch, num_tokens, length, remembered
+            )
 
 
 def metadata_of(cfg: DictConfig, student: Student, base: Any, config_hash: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class TrainState:
     step: int = 0  # optimiser steps done
     best: float | None = None  # value of the chosen metric, and its step
     best_step: int | None = None
-    ema: dict[str, Tensor] = field(default_factory=dict)
+    ema: list[Tensor] = field(default_factory=list)  # moving average of `Strategy.shards`, on their device
 
 
 class Stood(BaseModel):
@@ -66,24 +66,33 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir() and re.fullmatch(r"step-\d{8,}", path.name))
 
 
-def gather(parameters: Mapping[str, nn.Parameter], strategy: Strategy) -> dict[str, Tensor]:
-    """Gather whole trained tensors on the CPU. Every process calls it."""
-    return {name: strategy.read(p).to("cpu", copy=True).contiguous() for name, p in parameters.items()}
+def gather(parameters: Mapping[str, nn.Parameter], strategy: Strategy, keep: bool) -> dict[str, Tensor]:
+    """Gather whole trained tensors. Every process calls it; those that `keep` them copy them to the CPU."""
+    found: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        value = strategy.read(parameter)
+        if keep:
+            found[name] = value.to("cpu", copy=True).contiguous()
+    return found
 
 
-def gather_states(parameters: Mapping[str, nn.Parameter], strategy: Strategy) -> dict[str, dict[str, Any]]:
-    """Gather the optimiser's state of every parameter on the CPU. Every process calls it."""
-    states = {name: strategy.read_state(parameter) for name, parameter in parameters.items()}
-    return {
-        name: {key: value.to("cpu", copy=True) if isinstance(value, Tensor) else value for key, value in state.items()}
-        for name, state in states.items()
-    }
+def gather_states(
+    parameters: Mapping[str, nn.Parameter], strategy: Strategy, keep: bool
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Gather the optimiser's state of every parameter, as `gather` does the parameters."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, parameter in parameters.items():
+        state = strategy.read_state(parameter)
+        if keep:
+            found[name] = {k: v.to("cpu", copy=True) if isinstance(v, Tensor) else v for k, v in state.items()}
+    return found
 
 
 def save_checkpoint(
     folder: Path,
     state: TrainState,
     tensors: dict[str, Tensor],
+    ema: dict[str, Tensor],
     states: dict[str, dict[str, Any]],
     groups: list[dict[str, Any]],
     keep: int,
@@ -95,8 +104,8 @@ def save_checkpoint(
         with atomic(path) as temporary:
             temporary.mkdir()
             save_file(tensors, temporary / "trainable.safetensors")
-            if state.ema:
-                save_file({name: tensor.cpu() for name, tensor in state.ema.items()}, temporary / "ema.safetensors")
+            if ema:
+                save_file(ema, temporary / "ema.safetensors")
             torch.save({"states": states, "groups": groups}, temporary / "optimizer.pt")
             write_json(temporary / "state.json", {"step": state.step, "best": state.best, "best_step": state.best_step})
     for old in checkpoints(folder)[:-keep]:
@@ -114,13 +123,16 @@ def load_checkpoint(
     path = found[-1]
     read = read_checkpoint(path)
     refuse_other(path, read, {name: tuple(strategy.shape(p)) for name, p in parameters.items()}, optimizer)
+    if read.ema:
+        for name, parameter in parameters.items():
+            strategy.write(parameter, read.ema[name])
+        state.ema = [shard.clone() for shard in strategy.shards()]
     for name, parameter in parameters.items():
         strategy.write(parameter, read.tensors[name])
         strategy.write_state(parameter, read.states[name])
     for group, settings in zip(optimizer.param_groups, read.groups, strict=True):
         group.update(settings)
     state.step, state.best, state.best_step = read.stood.step, read.stood.best, read.stood.best_step
-    state.ema = read.ema
     return True
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from dsd.errors import UserError
@@ -51,10 +51,11 @@ class Losses:
         self.unchecked.clear()
 
     def refuse_weights(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Refuse whole tensors, gathered on every rank, that are not finite after `step` steps."""
-        for name, tensor in tensors.items():
-            if not tensor.isfinite().all():
-                self._end(f"the weights are not finite after step {step - 1}, such as {name}")
+        """Refuse tensors that are not finite after `step` steps. All ranks call it; the main one has the tensors."""
+        bad = next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
+        (bad,) = broadcast_object_list([bad])
+        if bad is not None:
+            self._end(f"the weights are not finite after step {step - 1}, such as {bad}")
 
     def _refuse_loss(self, loss: Loss) -> None:
         own = float(loss.own)

@@ -68,18 +68,20 @@ class Checkpoint:
 
 
 class Ema:
-    """A moving average of the trained tensors. Its half-life is counted in samples, so any batch size will do."""
+    """A moving average of the trained tensors. Its half-life is counted in samples, so any batch size will do.
+
+    Each process averages what it holds, where it holds it; checkpoints gather the averages.
+    """
 
     def __init__(self, half_life: float, batch_size: int) -> None:
         self.keep = 0.5 ** (batch_size / half_life)
 
     def __call__(self, trainee: Trainee, metrics: Metrics) -> None:
-        average = trainee.state.ema
-        for name, tensor in trainee.tensors().items():
-            if name in average:
-                average[name].lerp_(tensor.to(average[name]), 1 - self.keep)
-            else:
-                average[name] = tensor.float().clone()
+        state, shards = trainee.state, trainee.strategy.shards()
+        if state.ema:
+            torch._foreach_lerp_(state.ema, shards, 1 - self.keep)
+        else:
+            state.ema = [shard.clone() for shard in shards]
 
 
 def peak_memory(device: torch.device) -> float:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
+from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
@@ -58,7 +58,10 @@ class Ddp:
     needs_torchrun: bool = False
 
     def accelerator(self, share: Share, device: str) -> dict[str, Any]:
-        return common_arguments(share, device)
+        arguments = common_arguments(share, device)
+        # gradients are views of what is sent: without it there is a second copy of them all
+        handler = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+        return {**arguments, "kwargs_handlers": [*arguments["kwargs_handlers"], handler]}
 
     def divide(
         self, accelerator: Accelerator, transformer: Any, make_optimizer: MakeOptimizer

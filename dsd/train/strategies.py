@@ -4,6 +4,7 @@ A checkpoint holds whole tensors by name. So a run can go on under another launc
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,10 @@ class Strategy(Protocol):
 
     def shape(self, parameter: nn.Parameter) -> torch.Size:
         """Give the shape of the whole parameter."""
+        ...
+
+    def shards(self) -> list[Tensor]:
+        """Give this process's part of all that is trained, without a copy: writing into it changes the parameters."""
         ...
 
     def read(self, parameter: nn.Parameter) -> Tensor:
@@ -47,6 +52,10 @@ class Whole:
 
     def shape(self, parameter: nn.Parameter) -> torch.Size:
         return parameter.shape
+
+    def shards(self) -> list[Tensor]:
+        parameters = [p.detach() for group in self.optimizer.param_groups for p in group["params"]]
+        return [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
 
     def read(self, parameter: nn.Parameter) -> Tensor:
         return parameter.detach()
@@ -105,6 +114,9 @@ class Zero2:
     def shape(self, parameter: nn.Parameter) -> torch.Size:
         return parameter.shape
 
+    def shards(self) -> list[Tensor]:
+        return [flat.detach() for flat in self.optimizer.single_partition_of_fp32_groups]
+
     def read(self, parameter: nn.Parameter) -> Tensor:
         value: Tensor = self.get(parameter)
         return value
@@ -152,6 +164,9 @@ class Zero3(Zero2):
         whole_shape: torch.Size = parameter.ds_shape  # type: ignore[attr-defined]  # DeepSpeed's; `shape` is a slice's
         return whole_shape
 
+    def shards(self) -> list[Tensor]:
+        return [flat.detach() for flat in self.optimizer.fp32_partitioned_groups_flat]
+
     def _make_state(self, names: Sequence[str]) -> None:
         for flat in self.optimizer.fp32_partitioned_groups_flat:
             self.optimizer.optimizer.state[flat] = {name: torch.zeros_like(flat) for name in names}
@@ -164,6 +179,24 @@ def strategy_of(accelerator: Accelerator, optimizer: Any) -> Strategy:
         return Zero3(inner) if accelerator.deepspeed_plugin.zero_stage == 3 else Zero2(inner)
     sharded = any(isinstance(p, DTensor) for group in inner.param_groups for p in group["params"])
     return Fsdp2(inner) if sharded else Whole(inner)
+
+
+@contextmanager
+def exchanged(first: Sequence[Tensor], second: Sequence[Tensor]) -> Iterator[None]:
+    """Within it, two lists of tensors hold each other's values."""
+
+    def exchange() -> None:
+        with torch.no_grad():
+            for one, other in zip(first, second, strict=True):
+                kept = one.clone()
+                one.copy_(other)
+                other.copy_(kept)
+
+    exchange()
+    try:
+        yield
+    finally:
+        exchange()
 
 
 def whole(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """The student while it is trained: divided among the processes, gathered where it is written."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from dsd.train.checkpoint import TrainState, gather, gather_states, group_settin
 from dsd.train.finite import Losses
 from dsd.train.journal import METRICS, VALIDATION, forget_after
 from dsd.train.output import save_student
-from dsd.train.strategies import strategy_of, whole
+from dsd.train.strategies import exchanged, strategy_of, whole
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,15 @@ class Trainee:
             yield
 
     def tensors(self) -> dict[str, Tensor]:
-        """Gather the trained tensors, whole, on the CPU."""
-        return gather(self.parameters, self.strategy)
+        """Gather the trained tensors, whole, on the main process's CPU; {} on the others."""
+        return gather(self.parameters, self.strategy, self.accelerator.is_main_process)
+
+    def averages(self) -> dict[str, Tensor]:
+        """Gather the moving averages of the trained tensors as `tensors` does; {} where there are none."""
+        if not self.state.ema:
+            return {}
+        with exchanged(self.strategy.shards(), self.state.ema):
+            return self.tensors()
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint; False where there is none. Lines that were logged after it are dropped."""
@@ -80,21 +87,22 @@ class Trainee:
     def checkpoint(self, keep: int) -> None:
         """Write all that `resume` needs; the last `keep` checkpoints stay, and the best."""
         self.losses.refuse_nan()
-        tensors, states = self.tensors(), gather_states(self.parameters, self.strategy)
+        on_main, tensors = self.accelerator.is_main_process, self.tensors()
         self.losses.refuse_weights(self.state.step, tensors)
-        if self.accelerator.is_main_process:
+        averages, states = self.averages(), gather_states(self.parameters, self.strategy, on_main)
+        if on_main:
             folder = self.output_dir / "checkpoints"
-            save_checkpoint(folder, self.state, tensors, states, group_settings(self.optimizer), keep)
+            save_checkpoint(folder, self.state, tensors, averages, states, group_settings(self.optimizer), keep)
         self.accelerator.wait_for_everyone()
 
     def write(self, folder: Path) -> None:
         """Write the student, or its moving average where there is one, for inference."""
         tensors = self.tensors()
         self.losses.refuse_weights(self.state.step, tensors)
+        averages = self.averages()
         if self.accelerator.is_main_process:
-            averaged: Mapping[str, Tensor] = {name: self.state.ema.get(name, t) for name, t in tensors.items()}
             metadata = {**self.facts.metadata, "num_steps": self.state.step}
-            save_student(folder, averaged, self.transformer, metadata, self.facts.init_adapter)
+            save_student(folder, averages or tensors, self.transformer, metadata, self.facts.init_adapter)
 
 
 def whole_norm(norm: Any) -> Tensor:

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,37 @@ def test_a_picture_depends_on_its_seed_alone() -> None:
     assert alone.size == (32, 16)
     assert np.abs(np.asarray(together[1], int) - np.asarray(alone, int)).max() <= 1
     assert np.asarray(together[0]).tobytes() != np.asarray(together[1]).tobytes()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_modulations_are_computed_once_a_batch(steps) -> None:
+    """speed=exact computes ahead for the teacher, too: the same grids, and the norms' matrices run once."""
+    prompts = [Prompt(i, f"sheet {i}", "1x2", ["", ""], "", "same", "") for i in range(2)]
+    drawn, calls = [], []
+    for speed in (EAGER, replace(EAGER, precompute=True)):
+        teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, steps, 3.5, speed, device="cpu")
+        seen: list[int] = []
+        norm = teacher.drawer.transformer.transformer_blocks[0].norm1.linear
+        norm.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        teacher.prepare(prompts)
+        drawn.append([np.asarray(grid, int) for _ in range(2) for grid in teacher(prompts, [5, 6])])
+        calls.append(len(seen))
+    assert calls == [2 * steps, 2]
+    assert all(np.abs(ours - theirs).max() <= 1 for ours, theirs in zip(*drawn, strict=True))
+
+
+def test_large_grids_are_decoded_one_by_one(monkeypatch) -> None:
+    """A batch of 16 grids of 1024 pixels was decoded at once."""
+    decoded: dict[bool, list[int]] = {}
+    for large in (True, False):
+        monkeypatch.setattr("dsd.data_gen.teachers.SLICED", 16 * 16 if large else 17 * 16)
+        teacher = PipelineTeacher(str(BASE), "float32", 16, 16, 16, 2, 3.5, EAGER, device="cpu")
+        seen = decoded[large] = []
+        teacher.drawer.vae.decoder.register_forward_hook(lambda _, inputs, __, seen=seen: seen.append(len(inputs[0])))
+        prompts = [Prompt(i, f"sheet {i}", "1x2", ["", ""], "", "same", "") for i in range(3)]
+        teacher.prepare(prompts)
+        teacher(prompts, [5, 6, 7])
+    assert decoded == {True: [1, 1, 1], False: [3]}
 
 
 def test_text_is_read_first_and_changes_nothing() -> None:

@@ -101,6 +101,29 @@ def test_an_adapter_file_gives_the_student_back(tmp_path: Path, fuse: bool) -> N
     torch.testing.assert_close(run(loaded, inputs(128)), run(model, inputs(128)), atol=1e-5, rtol=1e-4)
 
 
+def test_a_lora_is_merged_in_fp32_and_rounded_once(tmp_path: Path) -> None:
+    """A base in bf16 was merged in bf16: A and B were rounded first, then their product, then the sum."""
+    model = student(rank=16)
+    stir(model)
+    lora = {"rank": 16, "alpha": 8, "targets": "attention", "use_rslora": False, "use_dora": False}
+    half = base().to(torch.bfloat16)
+    about = {"base": describe(half, "tiny"), "lora": lora}
+    save_adapter(tmp_path / "adapter.safetensors", adapter_state(trained(model)), about)
+    loaded = base().to(torch.bfloat16)
+    load_adapter(loaded, tmp_path)
+    state = load_file(tmp_path / "adapter.safetensors")
+    merged = {name.removesuffix(".lora_A.weight") for name in state if name.endswith(".lora_A.weight")}
+    assert len(merged) > 10
+    for name in merged:
+        a, b = (state[f"{name}.lora_{part}.weight"].double() for part in "AB")
+        module = name.removeprefix("transformer.")
+        exact = half.get_submodule(module).weight.double() + 0.5 * b @ a
+        found = loaded.get_submodule(module).weight
+        assert found.dtype == torch.bfloat16
+        error, least = ((w.double() - exact).norm() for w in (found, exact.to(torch.bfloat16)))
+        assert error <= 1.0001 * least, name
+
+
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     other = base()
     torch.nn.init.normal_(other.proj_out.weight)

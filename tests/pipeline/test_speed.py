@@ -118,6 +118,31 @@ def test_quantised_weights_draw_almost_the_same(eager, kind) -> None:
     assert 1e-6 < distance(draw(pipeline), eager) < 0.1
 
 
+def test_fp8_leaves_modulations_alone() -> None:
+    """The docstring said that norms stay as they are, and a quarter of FLUX's weights were changed nevertheless."""
+    pipeline = load()
+    norms = {name: p.clone() for name, p in pipeline.transformer.named_parameters() if ".norm" in name}
+    assert any("norm1.linear.weight" in name for name in norms)
+    quantize.fp8(pipeline, CPU)
+    after = dict(pipeline.transformer.named_parameters())
+    assert all(type(after[name]) is torch.nn.Parameter and torch.equal(after[name], p) for name, p in norms.items())
+    assert type(after["transformer_blocks.0.attn.to_q.weight"].data) is not torch.Tensor
+
+
+def test_nf4_is_told_what_stays_as_it_is() -> None:
+    whole = quantize.outside_blocks(load().transformer)
+    assert {"x_embedder", "context_embedder", "proj_out", "norm_out.linear"} <= set(whole)
+    assert not any("transformer_blocks." in name for name in whole)
+
+
+def test_no_step_looks_its_timestep_up(monkeypatch) -> None:
+    """Each look-up waits for the GPU."""
+    pipeline, looked = load(), []
+    monkeypatch.setattr(type(pipeline.scheduler), "index_for_timestep", lambda *_: looked.append(1) or 0)
+    draw(pipeline)
+    assert not looked
+
+
 def test_t5_can_be_quantised_too() -> None:
     pipeline = load()
     quantize.int8(pipeline, CPU, parts=["transformer", "text_encoder_2"])

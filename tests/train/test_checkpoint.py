@@ -31,9 +31,10 @@ def saved(folder: Path) -> Path:
     parameters, optimizer = trained()
     strategy = Whole(optimizer)
     for step in (3, 7):
-        state = TrainState(step, 0.5, 3, {name: p.detach() for name, p in parameters.items()})
-        states = gather_states(parameters, strategy)
-        save(folder, state, gather(parameters, strategy), states, group_settings(optimizer), 2)
+        state, whole = TrainState(step, 0.5, 3), gather(parameters, strategy, keep=True)
+        averages = {name: tensor + 1 for name, tensor in whole.items()}
+        states = gather_states(parameters, strategy, keep=True)
+        save(folder, state, whole, averages, states, group_settings(optimizer), 2)
     return checkpoints(folder)[-1]
 
 
@@ -120,6 +121,7 @@ def test_a_checkpoint_is_what_was_saved(tmp_path) -> None:
     expected, _ = trained()
     assert (state.step, state.best, state.best_step) == (7, 0.5, 3)
     assert all(torch.equal(p, expected[name]) for name, p in parameters.items())
+    assert all(torch.equal(found, p + 1) for found, p in zip(state.ema, expected.values(), strict=True))
 
 
 GOOD = [{"step": step, "loss": 0.5} for step in (1, 2, 3)]

@@ -118,7 +118,7 @@ class Flux1(PackedLatents, TwoKindsOfBlocks):
         return {
             "hidden_states": zeros(batch, num_tokens, width),
             "encoder_hidden_states": zeros(batch, text_tokens, width),
-            "temb": zeros(batch, width),
+            "temb": zeros(batch, width).requires_grad_(trains(transformer.time_text_embed)),
             "image_rotary_emb": transformer.pos_embed(ids),
         }
 
@@ -126,6 +126,11 @@ class Flux1(PackedLatents, TwoKindsOfBlocks):
         """Give the weights of the input and output layers."""
         embedder = transformer.x_embedder
         return getattr(embedder, "x_embedder", embedder).weight, transformer.proj_out.weight
+
+
+def trains(module: Any) -> bool:
+    """Tell whether any parameter of a module is trained."""
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def takes_guidance(transformer: Any) -> bool:

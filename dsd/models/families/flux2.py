@@ -140,11 +140,12 @@ class Flux2(TwoKindsOfBlocks, OneLanguageModel):
         width, ids = transformer.inner_dim, zeros(text_tokens + num_tokens, 4).detach().float()
         common = {"image_rotary_emb": transformer.pos_embed(ids)}
         if hasattr(block, "norm1_context"):  # a double block
-            both = {name: zeros(batch, 6 * width) for name in ("temb_mod_img", "temb_mod_txt")}
+            both = {name: zeros(batch, 6 * width).detach() for name in ("temb_mod_img", "temb_mod_txt")}
             states = {"hidden_states": zeros(batch, num_tokens, width)}
             return states | {"encoder_hidden_states": zeros(batch, text_tokens, width)} | both | common
         together = zeros(batch, text_tokens + num_tokens, width)
-        return {"hidden_states": together, "encoder_hidden_states": None, "temb_mod": zeros(batch, 3 * width), **common}
+        modulation = zeros(batch, 3 * width).detach()  # a LoRA stands in blocks alone
+        return {"hidden_states": together, "encoder_hidden_states": None, "temb_mod": modulation, **common}
 
     def edges(self, transformer: Any) -> tuple[Tensor, Tensor]:
         """Give the weights of the input and output layers."""

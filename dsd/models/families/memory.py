@@ -119,6 +119,17 @@ def repeatable(block: Any) -> Callable[..., Any]:
     return call
 
 
+def joined_numbers(block: Any, num_references: int) -> int:
+    """Count the numbers that a sample's `num_references` tokens add to what a block keeps: keys and values once more.
+
+    They stand beside those of what is drawn, in tensors of their own. 0 for a block without such an attention.
+    """
+    attention = getattr(block, "attn", None)
+    if not isinstance(getattr(attention, "processor", None), RememberingAttention):
+        return 0
+    return 2 * num_references * int(attention.inner_dim)
+
+
 def give(transformer: Any, memory: Memory) -> None:
     """Give a memory to the blocks, for the passes with memory="use"."""
     for attention, kept in zip(attentions(transformer), memory, strict=True):

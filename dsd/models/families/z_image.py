@@ -129,8 +129,8 @@ class ZImage(PackedLatents, OneLanguageModel):
                 next(block.parameters()).device
             ),
             "noise_mask": torch.ones(batch, num, device=next(block.parameters()).device),
-            "adaln_noisy": zeros(batch, modulated),
-            "adaln_clean": zeros(batch, modulated),
+            "adaln_noisy": zeros(batch, modulated).detach(),  # a LoRA stands in blocks alone
+            "adaln_clean": zeros(batch, modulated).detach(),
         }
 
     def edges(self, transformer: Any) -> tuple[Tensor, Tensor]:
