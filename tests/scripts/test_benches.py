@@ -13,11 +13,12 @@ import torch
 from dsd.models.flux_dev import random_flux_dev
 
 ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "scripts" / "bench"
 pytestmark = pytest.mark.timeout(1800)
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", ROOT / "scripts" / "bench" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -31,6 +32,7 @@ def bench(tmp_path, monkeypatch) -> Callable[..., dict]:
 
     def bench(name: str, *arguments: object) -> dict:
         report = tmp_path / "report.json"
+        monkeypatch.syspath_prepend(str(BENCH))  # as Python does for a script; they share scripts/bench/gpu
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), "--output", str(report)])
         load(name).main()
         return json.loads(report.read_text())
