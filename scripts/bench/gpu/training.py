@@ -15,7 +15,7 @@ from gpu.sides import base_pipeline, twin
 from gpu.steps import random_batch, stepper, trainable
 from gpu.timing import allocated_gb, free, free_gb, in_turns, peak_gb
 
-# GB that the activations of one sample of 2,560 tokens take, compiled, where nothing is recomputed; by counts on fake tensors
+# GB that activations of one sample of 2,560 tokens take, compiled, where nothing is recomputed; counted on fake tensors
 ACTIVATIONS = {128: 13.5, 512: 13.7}
 STATES = 16  # bytes a trained number: itself, its gradient and Adam's two moments, in fp32
 
