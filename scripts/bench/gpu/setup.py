@@ -17,8 +17,8 @@ from dsd.pipeline.pipeline import Prepared
 from dsd.pipeline.precompute import Precomputed
 from gpu.report import Report
 
-# Shares of a matmul's rate that a forward is expected to reach, from published seconds of FLUX.1-dev's 28 steps at 1024^2
-# on an H100: 7.89 with a LoRA that is not merged, 5.2 eager, 4.21 compiled, 2.97 compiled in fp8.
+# Shares of a matmul's rate that a forward is expected to reach, from published seconds of 28 steps of FLUX.1-dev on an
+# H100, 1024^2: 7.89 with a LoRA that is not merged, 5.2 eager, 4.21 compiled, 2.97 compiled in fp8.
 SHARES = {"port": 0.33, "eager": 0.50, "compiled": 0.62}
 FP8_GAIN = 1.6  # of compiled linears
 TRAINING = {"plain": 0.33, "ours": 0.45}  # of 103.6 TFLOP a sample and the like; the must of P6 is 0.40

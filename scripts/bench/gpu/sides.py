@@ -44,11 +44,15 @@ def base_pipeline(shape: str, device: torch.device, with_text: bool = True) -> F
 def klein_transformer(shape: str, device: torch.device) -> Flux2Transformer2DModel:
     """Load the toybox's small FLUX.2, or draw klein-4B's shape on the device."""
     if shape == "toybox":
-        return load_pipeline(TOYBOX_FLUX2, device=str(device), cls=Flux2KleinPipeline).transformer
+        small: Flux2Transformer2DModel = load_pipeline(
+            TOYBOX_FLUX2, device=str(device), cls=Flux2KleinPipeline
+        ).transformer
+        return small
     with torch.device("meta"):
-        transformer = Flux2Transformer2DModel(**KLEIN).to(torch.bfloat16)
+        transformer: Any = Flux2Transformer2DModel(**KLEIN).to(torch.bfloat16)
     draw_weights(transformer, device)
-    return transformer.requires_grad_(False).eval()
+    drawn: Flux2Transformer2DModel = transformer.requires_grad_(False).eval()
+    return drawn
 
 
 def students(
