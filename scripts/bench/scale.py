@@ -15,7 +15,7 @@ from dsd.runs.command import quiet
 
 if __name__ == "__main__":
     quiet()  # before the libraries are imported
-os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="dsd-scale-"))  # read when datasets is imported
+    CACHE = os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="dsd-scale-")  # datasets reads it when imported
 
 # isort: split
 import argparse
@@ -25,7 +25,6 @@ import multiprocessing
 import platform
 import resource
 import shutil
-import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -65,7 +64,6 @@ def main() -> None:
     with atomic(folder / "scale.md") as temporary:
         temporary.write_text("\n".join([about, "", *HEAD, *map(line, rows)]) + "\n", encoding="utf-8")
     plot(folder / "scale.png", rows)
-    shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
     print(f"{folder}: {len(rows)} subjects")
 
 
@@ -162,4 +160,7 @@ def plot(file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        main()
+    finally:
+        shutil.rmtree(CACHE, ignore_errors=True)

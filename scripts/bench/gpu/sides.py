@@ -44,10 +44,9 @@ def base_pipeline(shape: str, device: torch.device, with_text: bool = True) -> F
 def klein_transformer(shape: str, device: torch.device) -> Flux2Transformer2DModel:
     """Load the toybox's small FLUX.2, or draw klein-4B's shape on the device."""
     if shape == "toybox":
-        small: Flux2Transformer2DModel = load_pipeline(
-            TOYBOX_FLUX2, device=str(device), cls=Flux2KleinPipeline
-        ).transformer
-        return small
+        small = load_pipeline(TOYBOX_FLUX2, device=str(device), cls=Flux2KleinPipeline)
+        loaded: Flux2Transformer2DModel = small.transformer
+        return loaded
     with torch.device("meta"):
         transformer: Any = Flux2Transformer2DModel(**KLEIN).to(torch.bfloat16)
     draw_weights(transformer, device)

@@ -1,5 +1,8 @@
 """P14: a step of a student with reference tokens, its reference computed again or remembered (klein-4B's shape)."""
 
+from functools import partial
+from typing import Any
+
 import torch
 
 from dsd.models.canvas import Canvas
@@ -14,7 +17,7 @@ from gpu.timing import Call, in_turns
 @torch.no_grad()
 def run(setup: Setup) -> None:
     """Time both kinds of step, eager and compiled: 512 tokens drawn, as many of a reference and of text."""
-    base = klein_transformer(setup.shape, setup.device)
+    base: Any = klein_transformer(setup.shape, setup.device)
     canvas = Canvas(4, 4, panels=1) if setup.small else Canvas(16, 32, panels=1)
     num, text = canvas.num_tokens, setup.text
     both, cached = (setup.flops(base, tokens, FLUX2) for tokens in (2 * num, num))
@@ -32,7 +35,7 @@ def run(setup: Setup) -> None:
             conditions = Conditions(reference, (setup.draw(1, text, base.config.joint_attention_dim),))
             denoise, sigmas = student.denoiser(conditions, canvas, 1.0), torch.full((1,), 0.5).to(drawn)
             denoise(drawn, sigmas)  # looks at the reference
-            sides[attention] = lambda denoise=denoise, sigmas=sigmas, drawn=drawn: denoise(drawn, sigmas)
+            sides[attention] = partial(denoise, drawn, sigmas)
         found = in_turns(sides, setup.device, setup.repeats)
         for name, flops in expected.items():
             share = SHARES["compiled" if compiled else "eager"]
