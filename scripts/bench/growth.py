@@ -28,10 +28,10 @@ from dsd.runs.shards import Shard, pending_shards, read_failures, read_shards, r
 from dsd.toybox.prompts import ToyboxPrompts
 from dsd.train.checkpoint import TrainState, checkpoints, save_checkpoint
 from dsd.train.data.cache import A_SEGMENT, caption_key, chunks
-from dsd.train.data.pairs import blocks, make_table, read_table
 from dsd.train.data.sampling import epoch_order
 from dsd.train.data.sources import curated
 from dsd.train.data.store import Store
+from dsd.train.data.table import blocks, make_table, read_table
 from dsd.train.journal import append, forget_after
 
 Work = Callable[[], dict[str, float]]  # what is measured; it returns what else it found, such as bytes
@@ -248,7 +248,13 @@ def kept_checkpoints(folder: Path, num: int) -> Work:
 
 
 SUBJECTS = (  # the quick ones first
-    Subject("grids: planning and resuming, in shards", (100, 1_000, 10_000), grids, "a path for each shard"),
+    Subject(
+        "grids: planning and resuming, in shards",
+        (100, 1_000, 10_000),
+        grids,
+        "a path for each shard",
+        "names are sorted",
+    ),
     Subject("array: all tasks plan", (10, 100, 1_000), array, "", "each of n tasks lists n files"),
     Subject("checkpoints", (10, 100, 1_000), kept_checkpoints, "the log's lines are read at once to resume"),
     Subject("cached captions", (1_000, 10_000, 100_000), captions, "the index of keys is held"),

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel, FluxPipeline
 from peft import LoraConfig
 
@@ -47,7 +48,7 @@ def klein_transformer(shape: str, device: torch.device) -> Flux2Transformer2DMod
         small = load_pipeline(TOYBOX_FLUX2, device=str(device), cls=Flux2KleinPipeline)
         loaded: Flux2Transformer2DModel = small.transformer
         return loaded
-    with torch.device("meta"):
+    with init_empty_weights(include_buffers=False):
         transformer: Any = Flux2Transformer2DModel(**KLEIN).to(torch.bfloat16)
     draw_weights(transformer, device)
     drawn: Flux2Transformer2DModel = transformer.requires_grad_(False).eval()
