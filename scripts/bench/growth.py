@@ -255,7 +255,7 @@ SUBJECTS = (  # the quick ones first
         "a path for each shard",
         "names are sorted",
     ),
-    Subject("array: all tasks plan", (10, 100, 1_000), array, "", "each of n tasks lists n files"),
+    Subject("array: all tasks plan", (10, 100, 1_000), array, "a path for each shard", "each of n tasks lists n files"),
     Subject("checkpoints", (10, 100, 1_000), kept_checkpoints, "the log's lines are read at once to resume"),
     Subject("cached captions", (1_000, 10_000, 100_000), captions, "the index of keys is held"),
     Subject("jobs", (1_000, 10_000, 100_000), jobs, "the list of jobs is held"),
