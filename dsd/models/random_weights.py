@@ -1,10 +1,26 @@
 """Give a module random weights where it will run, at the speed of its memory: to measure speed, not to train."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 STD = 0.02
 PATTERN = 2**20  # numbers; on a CPU they are drawn once and repeated, since drawing 12 billion takes minutes
+
+
+@contextmanager
+def empty(dtype: torch.dtype) -> Iterator[None]:
+    """Within it, modules are made in a dtype without memory for parameters; buffers have their values."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with init_empty_weights(include_buffers=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @torch.no_grad()

@@ -1,19 +1,18 @@
 """Random weights of a published shape, made where they will run."""
 
 import torch
-from accelerate import init_empty_weights
 from transformers import T5Config, T5EncoderModel
 
 from dsd.models import random_weights
-from dsd.models.random_weights import draw_weights
+from dsd.models.random_weights import draw_weights, empty
 
 
 def test_a_module_that_was_made_empty_is_filled(monkeypatch) -> None:
     """Matrices are small and random, norms scale by 1, tied parameters stay tied, flags and dtypes stay."""
     monkeypatch.setattr(random_weights, "PATTERN", 100)  # so that a matrix needs several copies of it
     config = T5Config(d_model=32, d_ff=48, d_kv=8, num_heads=4, num_layers=2, vocab_size=70)
-    with init_empty_weights(include_buffers=False):
-        encoder = T5EncoderModel(config).to(torch.bfloat16)
+    with empty(torch.bfloat16):
+        encoder = T5EncoderModel(config)
     encoder.tie_weights()
     encoder.requires_grad_(False).eval()
     draw_weights(encoder, "cpu")

@@ -188,3 +188,13 @@ def test_how_growth_is_judged(monkeypatch) -> None:
 
     assert judged([0.01, 0.1, 1.0], [0, 0.5, 0.9]) == ("linear or better", "flat")
     assert judged([0.01, 0.1, 5.0], [1, 10, 100]) == ("faster than linear, unexplained", "it is held")
+
+
+def test_both_sides_of_flux_dev_fit_one_gpu(monkeypatch) -> None:
+    """29 GB for the released student and the merged one, where two copies would take 48; klein-4B's published size."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    sides, meta = importlib.import_module("gpu.sides"), torch.device("meta")
+    port, ours = sides.students("flux_dev", meta, 128, with_text=False)
+    both = {id(p): p.numel() * p.element_size() for side in (port, ours) for p in side.transformer.parameters()}
+    assert 29e9 < sum(both.values()) < 30e9
+    assert sum(p.numel() for p in sides.klein_transformer("flux_dev", meta).parameters()) == 3_875_544_576

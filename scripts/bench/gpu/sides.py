@@ -6,7 +6,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel, FluxPipeline
 from peft import LoraConfig
 
@@ -17,7 +16,7 @@ from dsd.models.conditional import join, split
 from dsd.models.families.flux1 import FAMILY as FLUX1
 from dsd.models.flux_dev import random_flux_dev
 from dsd.models.loading import load_pipeline
-from dsd.models.random_weights import draw_weights
+from dsd.models.random_weights import draw_weights, empty
 from dsd.pipeline.pipeline import DSDPipeline
 
 TOYBOX, TOYBOX_FLUX2 = "pkg://dsd.toybox/weights/teacher", "pkg://dsd.toybox/weights/flux2"
@@ -48,8 +47,8 @@ def klein_transformer(shape: str, device: torch.device) -> Flux2Transformer2DMod
         small = load_pipeline(TOYBOX_FLUX2, device=str(device), cls=Flux2KleinPipeline)
         loaded: Flux2Transformer2DModel = small.transformer
         return loaded
-    with init_empty_weights(include_buffers=False):
-        transformer: Any = Flux2Transformer2DModel(**KLEIN).to(torch.bfloat16)
+    with empty(torch.bfloat16):
+        transformer: Any = Flux2Transformer2DModel(**KLEIN)
     draw_weights(transformer, device)
     drawn: Flux2Transformer2DModel = transformer.requires_grad_(False).eval()
     return drawn
