@@ -9,7 +9,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-smoke study test test-fast test-long test-old test-slurm check docs format clean
+.PHONY: help setup demo demo-smoke gpu study test test-fast test-long test-old test-slurm check docs format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ demo: $(STAMP)  ## the whole method on the embedded small FLUX (MODEL=toybox_flu
 
 demo-smoke: $(STAMP)  ## the demo's chain with small sizes
 	@$(WITH_VENV) bash scripts/demo.sh smoke
+
+gpu: $(STAMP)  ## measure speed and memory on this machine's GPU in ten minutes, without a download
+	@$(WITH_VENV) python scripts/bench/gpu_report.py
 
 study: $(STAMP)  ## the comparison of students, baselines and seeds (hours)
 	@$(WITH_VENV) bash scripts/study.sh

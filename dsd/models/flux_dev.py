@@ -10,6 +10,8 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from dsd.models.random_weights import draw_weights, empty
+
 TRANSFORMER = {"in_channels": 64, "num_layers": 19, "num_single_layers": 38, "attention_head_dim": 128,
                "num_attention_heads": 24, "joint_attention_dim": 4096, "pooled_projection_dim": 768,
                "guidance_embeds": True}  # fmt: skip
@@ -36,17 +38,15 @@ def random_flux_dev(
 
     `tokenizers` is a folder with `tokenizer/` and `tokenizer_2/`, of any FLUX; None leaves the text encoders out.
     """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            transformer = FluxTransformer2DModel(**TRANSFORMER)
-            vae = AutoencoderKL(**VAE)
-            clip: Any = CLIPTextModel(CLIPTextConfig(**CLIP)) if tokenizers else None
-            t5: Any = T5EncoderModel(T5Config(**T5)) if tokenizers else None
-    finally:
-        torch.set_default_dtype(before)
+    with empty(dtype):
+        transformer = FluxTransformer2DModel(**TRANSFORMER)
+        vae = AutoencoderKL(**VAE)
+        clip: Any = CLIPTextModel(CLIPTextConfig(**CLIP)) if tokenizers else None
+        t5: Any = T5EncoderModel(T5Config(**T5)) if tokenizers else None
+    if t5 is not None:
+        t5.tie_weights()  # parameters that were made empty were made apart
     for part in filter(None, (transformer, vae, clip, t5)):
+        draw_weights(part, device)
         part.requires_grad_(False).eval()
     folders = [Path(tokenizers, name) if tokenizers else None for name in ("tokenizer", "tokenizer_2")]
     # FluxPipeline takes None for a part that is left out, but its types do not say so

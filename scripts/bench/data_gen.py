@@ -26,25 +26,23 @@ from typing import cast
 
 import torch
 from diffusers import FluxPipeline
+from gpu.sides import base_pipeline, twin
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.data_gen.grids import draw
 from dsd.data_gen.prompts_ahead import PromptsAhead
 from dsd.data_gen.teachers import PipelineTeacher
 from dsd.flow import generator_at
-from dsd.io.files import resolve, write_json
+from dsd.io.files import write_json
 from dsd.io.pictures import png
 from dsd.io.records import Grid, features
-from dsd.models.flux_dev import random_flux_dev
-from dsd.models.loading import load_pipeline, to_device
+from dsd.models.loading import to_device
 from dsd.models.settings import Quantization
 from dsd.models.speed import Speed
 from dsd.runs.command import CONFIG_DIR
 from dsd.runs.manifest import versions
 from dsd.runs.shards import Shard, write_shard_in_parts
 from dsd.toybox.prompts import ToyboxPrompts
-
-TOYBOX = "pkg://dsd.toybox/weights/teacher"
 
 
 def main() -> None:
@@ -61,10 +59,9 @@ def main() -> None:
     device = to_device(arguments.device)
     names = ("panel_height", "panel_width", "max_sequence_length", "num_inference_steps", "guidance_scale")
     settings = {name: model[name] for name in names}
-    pipeline = stock(arguments.shape, device)
+    pipeline = base_pipeline(arguments.shape, device)
     speed = Speed("bench", True, None, arguments.attention_backend, False, None)
-    # both sides share the weights, unless ours are compiled or quantised
-    own = pipeline if device.type == "cpu" and arguments.quantization == "none" else stock(arguments.shape, device)
+    own = FluxPipeline(**{**pipeline.components, "transformer": twin(pipeline.transformer)})  # the weights are shared
     teacher = PipelineTeacher(
         own, "", **settings, speed=speed, quantization=Quantization[arguments.quantization], device=str(device)
     )
@@ -75,6 +72,7 @@ def main() -> None:
     for batch in range(arguments.repeats + 1):  # the first warms up
         num = 2 * arguments.batch_size
         prompts = [prompt_at(batch * num + row) for row in range(num)]
+        pipeline.to(device)  # the teacher has sent the text encoders, which both sides share, to the CPU
         began = time.perf_counter()
         for prompt in prompts:
             (image,) = pipeline(
@@ -109,13 +107,6 @@ def write(shard: Shard, prompt_at: ToyboxPrompts, teacher: PipelineTeacher, batc
     write_shard_in_parts(
         shard, lambda start: draw(range(start, shard.stop), prompts_of, teacher, 0, batch_size, ""), features(Grid)
     )
-
-
-def stock(shape: str, device: torch.device) -> FluxPipeline:
-    """Load the pipeline as a user does."""
-    if shape == "flux_dev":
-        return random_flux_dev(torch.bfloat16, device, tokenizers=resolve(TOYBOX))
-    return load_pipeline(TOYBOX, device=str(device), cls=FluxPipeline)
 
 
 if __name__ == "__main__":

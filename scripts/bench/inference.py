@@ -14,7 +14,6 @@ if __name__ == "__main__":
 
 # isort: split
 import argparse
-import copy
 import platform
 import statistics
 import time
@@ -25,100 +24,33 @@ from functools import partial
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
-from diffusers import FluxPipeline
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
-from peft import LoraConfig
+from gpu import released
+from gpu.sides import students
 from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dsd.io.files import resolve, write_json
-from dsd.models.adapter import NAME
-from dsd.models.adapter_file import target_pattern
-from dsd.models.conditional import join, split
-from dsd.models.families.flux1 import FAMILY as FLUX1
+from dsd.io.files import write_json
 from dsd.models.flops import matmul_flops
-from dsd.models.flux_dev import random_flux_dev
-from dsd.models.loading import load_pipeline, to_device
+from dsd.models.loading import to_device
 from dsd.models.speed import Speed
 from dsd.models.student import Conditions
-from dsd.pipeline.guidance import Passes
+from dsd.pipeline.guidance import Passes, Scales
 from dsd.pipeline.pipeline import DSDPipeline
 from dsd.runs.manifest import versions
 
 CASES = {"one pass": (1.0, 1.0), "dual guidance, equal scales": (2.0, 2.0), "dual guidance": (1.5, 3.0)}
-TOYBOX = "pkg://dsd.toybox/weights/teacher"
 PROMPT = "a red round critter with a hat, big, in the middle, beach, sunset"
-FREE_STEPS = 2  # no_cfg_until_timestep
 
 
-@torch.no_grad()
 def plain_port(
     pipeline: DSDPipeline, prompt: str, image: Image.Image, size: int, steps: int, image_scale: float,
     text_scale: float, seed: int, length: int,
 ) -> Tensor:  # fmt: skip
-    """Draw as the released loop does: the formula's three passes, one after another, in every guided step.
-
-    Returns the final packed latents.
-    """
-    device, dtype, student = pipeline.transformer.device, pipeline.transformer.dtype, pipeline.student
-    embeds, pooled, _ = pipeline.encode_prompt(prompt, prompt_2=None, max_sequence_length=length, device=device)
-    empty, empty_pooled, _ = pipeline.encode_prompt("", prompt_2=None, max_sequence_length=length, device=device)
-    references = pipeline.read_references(image, size, size, "crop")
-    assert references is not None
-    condition = student.condition(pipeline.vae, references.to(device)).to(dtype)
-    canvas, channels = student.canvas(size, size), pipeline.transformer.config.out_channels
-    latents, _ = pipeline.prepare_latents(
-        1, channels // 4, size, 2 * size, torch.float32, device, torch.Generator("cpu").manual_seed(seed)
-    )
-    latents, config = latents.to(dtype), pipeline.scheduler.config
-    mu = calculate_shift(
-        canvas.num_tokens, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
-    )
-    timesteps, _ = retrieve_timesteps(
-        pipeline.scheduler, device=device, sigmas=np.linspace(1.0, 1 / steps, steps).tolist(), mu=mu
-    )
-
-    def velocity(timestep: Tensor, condition: Tensor, embeds: Tensor, pooled: Tensor) -> Tensor:
-        sigmas = timestep.expand(1).to(dtype) / 1000
-        return student.velocity(latents, sigmas, Conditions(condition, (embeds, pooled)), canvas, 3.5)
-
-    for step, timestep in enumerate(timesteps):
-        both = velocity(timestep, condition, embeds, pooled)
-        if step >= FREE_STEPS and (image_scale, text_scale) != (1, 1):
-            image_only = velocity(timestep, condition, empty, empty_pooled)
-            nothing = velocity(timestep, torch.zeros_like(condition), empty, empty_pooled)
-            both = nothing + image_scale * (image_only - nothing) + text_scale * (both - image_only)
-        latents = pipeline.scheduler.step(both, timestep, latents, return_dict=False)[0]
-    drawn: Tensor = latents
-    return drawn
-
-
-def students(shape: str, device: torch.device, rank: int) -> tuple[DSDPipeline, DSDPipeline]:
-    """Make the same random student twice: LoRA beside the weights, and merged."""
-    if shape == "toybox":
-        base = load_pipeline(TOYBOX, device=str(device), cls=FluxPipeline)
-    else:
-        base = random_flux_dev(torch.bfloat16, device, tokenizers=resolve(TOYBOX))
-    torch.manual_seed(0)
-    split(base.transformer)
-    for parameter in base.transformer.x_embedder.c_embedder.parameters():
-        torch.nn.init.normal_(parameter, std=0.02)
-    transformer = join(base.transformer)
-    transformer.add_adapter(
-        LoraConfig(r=rank, lora_alpha=rank, target_modules=target_pattern(FLUX1, "attention"), init_lora_weights=False),
-        adapter_name=NAME,
-    )
-    transformer.requires_grad_(False)
-    port, ours = DSDPipeline(**base.components), DSDPipeline(**base.components)
-    ours.transformer = copy.deepcopy(transformer)
-    ours.transformer.fuse_lora(adapter_names=[NAME])
-    ours.transformer.unload_lora()
-    for pipeline in (port, ours):
-        pipeline.set_progress_bar_config(disable=True)
-    return port, ours
+    """Draw as the released loop does, its texts encoded for every picture; return the final packed latents."""
+    prepared = released.prepare(pipeline, prompt, image, size, steps, seed, length)
+    return released.denoise(pipeline, prepared, Scales(image_scale, text_scale))
 
 
 @contextmanager

@@ -18,23 +18,18 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
 
 import torch
-from diffusers import FluxTransformer2DModel
-from diffusers.training_utils import cast_training_params
+from gpu.sides import base_pipeline, twin
+from gpu.steps import random_batch, stepper, trainable
 
 from dsd.io.files import write_json
-from dsd.models.adapter import build_student, trainable_parameters
+from dsd.models.adapter import trainable_parameters
 from dsd.models.canvas import Canvas
 from dsd.models.families.flux1 import FAMILY as FLUX1
 from dsd.models.flops import lora_step_flops, matmul_flops
-from dsd.models.flux_dev import random_flux_dev
-from dsd.models.loading import load_pipeline, to_device
-from dsd.models.student import CanvasStudent, Conditions
+from dsd.models.loading import to_device
 from dsd.runs.manifest import versions
-from dsd.train.data.batch import Batch
-from dsd.train.loss import FlowMatching
 from dsd.train.recompute import recompute_blocks
 
 
@@ -53,7 +48,8 @@ def main() -> None:
     device, small = to_device(arguments.device), arguments.shape == "toybox"
     canvas, text = (Canvas(4, 8), 56) if small else (Canvas(32, 64), 512)
     size = arguments.batch_size or (16 if small else 1)
-    plain, ours = (make_student(small, device, arguments.rank, arguments.targets) for _ in range(2))
+    base = base_pipeline(arguments.shape, device, with_text=False).transformer
+    plain, ours = (trainable(twin(base), device, arguments.rank, arguments.targets) for _ in range(2))
     plain.enable_gradient_checkpointing()
     plain.train()
     if arguments.activation_gb is not None:
@@ -66,12 +62,12 @@ def main() -> None:
         stepper(plain, torch.optim.AdamW(list(trainable_parameters(plain).values()), lr=1e-4), batch),
         stepper(ours, torch.optim.AdamW(list(trainable_parameters(ours).values()), lr=1e-4, fused=True), batch),
     ]
-    losses = [step() for step in steps]  # warms up
+    losses = [float(step()) for step in steps]  # warms up
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(arguments.repeats):
         for step, taken in zip(steps, times, strict=True):
             began = time.perf_counter()
-            step()
+            float(step())  # waits for the device
             taken.append(time.perf_counter() - began)
     ratios = [a / b for a, b in zip(*times, strict=True)]
     report = {
@@ -89,50 +85,6 @@ def main() -> None:
         report["memory_gb"] = torch.cuda.max_memory_reserved(device) / 1e9
     write_json(arguments.output, report)
     print(json.dumps(report, indent=2))
-
-
-def make_student(small: bool, device: torch.device, rank: int, targets: str) -> FluxTransformer2DModel:
-    """Make a trainable student, every time with the same weights."""
-    if small:
-        base = load_pipeline("pkg://dsd.toybox/weights/teacher", device=str(device)).transformer
-    else:
-        torch.manual_seed(0)
-        base = random_flux_dev(torch.bfloat16, device).transformer
-    student: FluxTransformer2DModel = build_student(base, CanvasStudent(), rank, rank, targets)
-    cast_training_params(student, torch.float32)
-    return student
-
-
-def random_batch(student: FluxTransformer2DModel, size: int, canvas: Canvas, text: int) -> Batch:
-    """Draw a batch of noise, the same every time."""
-    config, generator = student.config, torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
-
-    shape = (size, canvas.num_tokens, config["out_channels"])
-    latents, cond_latents = draw(*shape), draw(*shape)
-    embeds, pooled = draw(size, text, config["joint_attention_dim"]), draw(size, config["pooled_projection_dim"])
-    conditions = Conditions(cond_latents, (embeds, pooled))
-    return Batch(canvas, latents, conditions, draw(*shape), torch.rand(size, generator=generator))
-
-
-def stepper(transformer: FluxTransformer2DModel, optimizer: torch.optim.Optimizer, batch: Batch) -> Callable[[], float]:
-    """Make a function that takes one step and returns its loss."""
-    device = batch.latents.device
-    objective = FlowMatching(CanvasStudent(transformer, transformer.dtype), 1.0, 1.0)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-
-    def step() -> float:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = objective(batch).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())  # waits for the device
-
-    return step
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """The measuring scripts: never on seconds, but on exactness and on counts."""
 
+import importlib
 import importlib.util
 import json
+import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,11 +16,12 @@ import torch
 from dsd.models.flux_dev import random_flux_dev
 
 ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "scripts" / "bench"
 pytestmark = pytest.mark.timeout(1800)
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", ROOT / "scripts" / "bench" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -31,6 +35,7 @@ def bench(tmp_path, monkeypatch) -> Callable[..., dict]:
 
     def bench(name: str, *arguments: object) -> dict:
         report = tmp_path / "report.json"
+        monkeypatch.syspath_prepend(str(BENCH))  # as Python does for a script; they share scripts/bench/gpu
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), "--output", str(report)])
         load(name).main()
         return json.loads(report.read_text())
@@ -93,3 +98,103 @@ def test_training_bench_compares_equal_steps(bench) -> None:
     found = bench("train", "--repeats", 1, "--batch_size", 2, "--device", "cpu")
     assert found["loss_difference"] < 1e-5
     assert found["ratio"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_the_gpu_report_runs_in_small(tmp_path, monkeypatch, capsys) -> None:
+    """Every section runs on the toybox; what only a GPU has is a row that says so, and nothing else is skipped."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    told = ("--shape", "toybox", "--device", "cpu", "--output", tmp_path, "--steps", 3, "--repeats", 1)
+    monkeypatch.setattr(sys, "argv", ["gpu_report.py", *map(str, told)])
+    load("gpu_report").main(time.monotonic())
+    rows = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    by_name = {row["name"]: row for row in rows}
+    assert {row["section"] for row in rows} == {
+        "machine", "ceilings", "drawing", "training", "grids", "tokens", "profile", "memory", "try",
+    }  # fmt: skip
+    goals = {row["goal"] for row in rows if row.get("goal") and row["measured"] > 0 and row["must"]}
+    assert goals == {"P1", "P2", "P4", "P5", "P6", "P7", "P14"}
+    only_gpus = r"attention, |try attention|try fp8|peak memory|memory, offload=model quantization=nf4"
+    assert not [name for name, row in by_name.items() if "skipped" in row and not re.match(only_gpus, name)]
+    assert by_name["port and ours, one forward"]["measured"] < 1e-5
+    assert by_name["kernels of a forward"]["kernels"]
+    assert 0.2 < by_name["memory, offload=none quantization=int8"]["measured"] < 8
+    table = (tmp_path / "report.md").read_text()
+    assert "| drawing | **P2** released / ours, guided | ratio |" in table
+    assert (tmp_path / "report.png").stat().st_size > 10_000
+
+
+def test_a_report_that_is_cut_off_leaves_its_rows(tmp_path, monkeypatch) -> None:
+    """A section that never ends is cut off when its time is up, and the next one runs."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    report = importlib.import_module("gpu.report")
+    found = report.Report(tmp_path / "report.jsonl", torch.device("cpu"), time.monotonic() + 60)
+
+    def endless() -> None:
+        found.measure("first", "s", 1.0, lambda: 2.0, goal="P1", must=1.0)
+        found.measure("second", "s", None, lambda: 1 / 0)
+        while True:
+            time.sleep(0.01)
+
+    found.run("endless", 1.5, endless)
+    found.run("next", 30, lambda: found.write(name="third", unit="s", measured=3.0))
+    found.ends = time.monotonic()
+    found.run("late", 30, lambda: None)
+    rows = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    assert [(row["section"], row["name"]) for row in rows] == [
+        ("endless", "first"), ("endless", "second"), ("endless", "endless"), ("next", "third"), ("late", "late"),
+    ]  # fmt: skip
+    assert (rows[0]["predicted"], rows[0]["measured"]) == (1.0, 2.0)
+    assert rows[1]["skipped"].startswith("ZeroDivisionError")
+    assert rows[2]["skipped"] == "cut off after 2 s"
+    assert rows[4]["skipped"] == "the deadline has come"
+
+
+def test_sides_share_what_is_frozen(monkeypatch) -> None:
+    """The merged student owns the merged matrices alone: 5 of FLUX.1-dev's 24 GB."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    port, ours = importlib.import_module("gpu.sides").students("toybox", torch.device("cpu"), 4)
+    theirs = {p.data_ptr() for p in port.transformer.parameters()}
+    own = [name for name, p in ours.transformer.named_parameters() if p.data_ptr() not in theirs]
+    assert own
+    assert all(name.endswith("weight") and ".attn." in name for name in own)
+    assert any("lora_" in name for name, _ in port.transformer.named_parameters())
+    assert not any("lora_" in name for name, _ in ours.transformer.named_parameters())
+
+
+def test_growth_is_measured(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    told = ("--divide", "500", "--subjects", "checkpoints", "cached", "report", "--output", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["scale.py", *told])
+    load("scale").main()
+    rows = {row["subject"]: row for row in map(json.loads, (tmp_path / "scale.jsonl").read_text().splitlines())}
+    assert set(rows) == {"checkpoints", "cached captions", "report and contact sheet, by pairs"}
+    assert [found["size"] for found in rows["cached captions"]["sizes"]] == [2, 20, 200]
+    assert rows["checkpoints"]["sizes"][2]["files"] == 2
+    assert all(found["cpu_seconds"] > 0 for row in rows.values() for found in row["sizes"])
+    assert "| cached captions | 2; 20; 200 |" in capsys.readouterr().out
+    assert (tmp_path / "scale.png").stat().st_size > 10_000
+
+
+def test_how_growth_is_judged(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    growth, scale = importlib.import_module("growth"), load("scale")
+
+    def judged(times: list[float], memory: list[float]) -> tuple[str, str]:
+        found = [{"cpu_seconds": t, "memory_mb": m} for t, m in zip(times, memory, strict=True)]
+        row = scale.judged(growth.Subject("work", (1, 10, 100), growth.prompts, "it is held"), found)
+        return row["time"], row["memory"]
+
+    assert judged([0.01, 0.1, 1.0], [0, 0.5, 0.9]) == ("linear or better", "flat")
+    assert judged([0.01, 0.1, 5.0], [1, 10, 100]) == ("faster than linear, unexplained", "it is held")
+
+
+def test_both_sides_of_flux_dev_fit_one_gpu(monkeypatch) -> None:
+    """29 GB for the released student and the merged one, where two copies would take 48; klein-4B's published size."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    sides, meta = importlib.import_module("gpu.sides"), torch.device("meta")
+    port, ours = sides.students("flux_dev", meta, 128, with_text=False)
+    both = {id(p): p.numel() * p.element_size() for side in (port, ours) for p in side.transformer.parameters()}
+    assert 29e9 < sum(both.values()) < 30e9
+    assert sum(p.numel() for p in sides.klein_transformer("flux_dev", meta).parameters()) == 3_875_544_576

@@ -45,19 +45,22 @@ class Store:
     def refresh(self) -> None:
         """Read the keys of segments that other writers have added; ignore a damaged segment, and say so."""
         for file in sorted(self.folder.glob("*.json")):
-            if file.stem in self.known:
-                continue
-            self.known.add(file.stem)
-            try:
-                about = Segment.model_validate_json(read_text(file))
-                rows = list(enumerate(zip(about.keys, about.checksums, strict=True)))
-                self.segments[file.stem] = self._open(file.with_suffix(".npy"), len(rows))
-            except (UserError, EOFError, OSError, ValueError) as error:  # also pydantic's
-                reason = first_problem(error) if isinstance(error, ValidationError) else error
-                log.warning("train: %s: damaged (%s); what it held is encoded again", file, reason)
-                continue
-            for row, (key, checksum) in rows:
-                self.place[key] = file.stem, row, checksum
+            if file.stem not in self.known:
+                self._read(file)
+
+    def _read(self, file: Path) -> None:
+        """Read the keys of a segment."""
+        self.known.add(file.stem)
+        try:
+            about = Segment.model_validate_json(read_text(file))
+            rows = list(enumerate(zip(about.keys, about.checksums, strict=True)))
+            self.segments[file.stem] = self._open(file.with_suffix(".npy"), len(rows))
+        except (UserError, EOFError, OSError, ValueError) as error:  # also pydantic's
+            reason = first_problem(error) if isinstance(error, ValidationError) else error
+            log.warning("train: %s: damaged (%s); what it held is encoded again", file, reason)
+            return
+        for row, (key, checksum) in rows:
+            self.place[key] = file.stem, row, checksum
 
     def _open(self, file: Path, num: int) -> np.ndarray:
         """Map the rows of a segment. ValueError where they are not as many as wanted, or of another dtype."""
@@ -77,11 +80,9 @@ class Store:
         array = stacked.view(AS_STORED.get(self.dtype, self.dtype)).numpy()
         with atomic(self.folder / f"{name}.npy") as temporary:
             np.save(temporary, array)
-        write_json(
-            self.folder / f"{name}.json",
-            {"keys": list(rows), "checksums": [zlib.crc32(row.tobytes()) for row in array]},
-        )
-        self.refresh()
+        about = self.folder / f"{name}.json"
+        write_json(about, {"keys": list(rows), "checksums": [zlib.crc32(row.tobytes()) for row in array]})
+        self._read(about)  # this one alone: listing the folder for every segment takes quadratic time
 
     def rows(self, keys: Sequence[str]) -> Tensor:
         """Read tensors as (len(keys), *shape). Each is checked at its first reading; UserError where it is damaged."""
