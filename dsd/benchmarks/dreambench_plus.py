@@ -49,6 +49,13 @@ def jobs(path: str, limit: int | None = None, categories: list[str] | None = Non
     return job_list(sorted(made, key=lambda job: job.name.rsplit("-", 1)), categories, limit, path)
 
 
+def told_by(collection: str, index: int) -> tuple[str, str]:
+    """Tell category and kind from a collection's name and a prompt's index; twice "" where the name is another one."""
+    category = collection.removeprefix("live_subject_").split("_", 1)[0]
+    known = category in (*LIVE, "object", "style") and 0 <= index < len(KINDS)
+    return (category, KINDS[index]) if known else ("", "")
+
+
 def files_of(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
     """Find the files below a folder by their path without ending, in order."""
     found = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in endings)

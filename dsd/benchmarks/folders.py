@@ -5,7 +5,6 @@ from pathlib import Path
 
 from dsd.benchmarks.selection import chosen
 from dsd.errors import UserError
-from dsd.io.inputs import regular_file
 from dsd.pipeline.jobs import Job, JobList, content_of
 
 
@@ -29,6 +28,6 @@ def job_list(jobs: Sequence[Job], categories: Sequence[str] | None, limit: int |
     kept = [jobs[i] for i in positions]
     for job in kept:
         for file in (job.reference, *job.others):
-            if isinstance(file, Path):
-                regular_file(file, f"jobs.path={path}: reference of {job.name}: ".rstrip("= "))
+            if not Path(str(file)).is_file():
+                raise UserError(f"jobs.path={path}: reference of {job.name}: {file}: no such file")
     return JobList(kept, list(map(content_of, kept)))

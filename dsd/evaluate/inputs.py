@@ -11,11 +11,14 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dsd.errors import UserError
+from dsd.evaluate.foreign import Foreign, is_foreign, open_foreign
 from dsd.evaluate.records import open_records
 from dsd.io.inputs import first_problem, read_text
-from dsd.io.records import Grid, Pair, Result, Verdict
+from dsd.io.records import NOT_ATTEMPTED, Grid, Pair, Result, Verdict, reason_class
+from dsd.pipeline.jobs import JobSource
 from dsd.runs.identity import CONFIG, read_config
 from dsd.runs.manifest import MANIFEST, read_manifest
+from dsd.runs.shards import read_failures
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Finished:
     folder: Path
     manifest: dict[str, Any]
     config: dict[str, Any]  # {} where the stage left none
+    content: str = ""  # names the files of another tool, which left no manifest
 
     @property
     def settings(self) -> str:
@@ -35,7 +39,9 @@ class Finished:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """Name the folder's content by its manifest, which holds the sizes of its files."""
+        """Name the folder's content by its manifest, which holds the sizes of its files, or by the files themselves."""
+        if self.content:
+            return {"config_hash": "", "manifest_hash": self.content}
         digest = hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()[:12]
         return {"config_hash": self.manifest.get("config_hash", ""), "manifest_hash": digest}
 
@@ -51,6 +57,8 @@ class Inputs:
     rejected: Dataset | None  # of Pair
     metrics: list[dict[str, float]]  # lines of the training's metrics.jsonl
     results: dict[str, Dataset]  # of Result, by run: "student/0"
+    coverage: dict[str, dict[str, int]]  # by run: jobs, and how many of them have no picture, by what became of them
+    foreign: frozenset[str] = frozenset()  # runs whose pictures another tool made
 
     @property
     def fingerprints(self) -> dict[str, dict[str, str]]:
@@ -70,12 +78,24 @@ class Inputs:
 
 
 def open_inputs(
-    grids: str | None, curated: str | None, adapter: str | None, results: Mapping[str, str | None]
-) -> Inputs:
-    """Read every manifest and shard header. UserError names the folder and what it lacks."""
+    grids: str | None, curated: str | None, adapter: str | None, results: Mapping[str, str | None],
+    jobs: JobSource | None = None,
+) -> Inputs:  # fmt: skip
+    """Read every manifest and shard header. UserError names the folder and what it lacks.
+
+    `jobs` has the references and prompts of pictures that other tools made.
+    """
+    opened = {
+        name: open_foreign(f"results.{name}", path, jobs) for name, path in results.items() if path and is_foreign(path)
+    }
     folders = {"grids": (grids, "data_gen"), "curated": (curated, "curation"), "adapter": (adapter, "train")}
     folders |= {f"results.{name}": (folder, "infer") for name, folder in results.items()}
-    runs = {name: open_run(name, folder, stage) for name, (folder, stage) in folders.items() if folder}
+    runs = {
+        name: of_foreign(name, folder, opened[name.removeprefix("results.")])
+        if name.startswith("results.") and name.removeprefix("results.") in opened
+        else open_run(name, folder, stage)
+        for name, (folder, stage) in folders.items() if folder
+    }  # fmt: skip
     if "grids" in runs and "curated" in runs:
         refuse_strangers(runs["grids"], runs["curated"])
 
@@ -86,6 +106,10 @@ def open_inputs(
     verdicts = shards("curated", "verdicts", Verdict, verdicts_folder(runs["curated"]) if "curated" in runs else None)
     if drawn is not None and verdicts is not None and (unknown := set(verdicts["grid"]) - set(drawn["index"])):
         raise UserError(f"curated={curated} judged grid {min(unknown)}, which grids={grids} does not have")
+    ours = {run.name.split(".", 1)[1]: run.folder for run in runs.values() if run.name.startswith("results.")}
+    drawn_by = {
+        name: opened[name].results if name in opened else open_results(folder) for name, folder in ours.items()
+    }
     return Inputs(
         runs=list(runs.values()),
         grids=drawn,
@@ -93,10 +117,32 @@ def open_inputs(
         pairs=shards("curated", "pairs", Pair),
         rejected=shards("curated", "rejected", Pair),
         metrics=read_metrics(runs["adapter"].folder / "metrics.jsonl") if "adapter" in runs else [],
-        results={
-            name.split(".", 1)[1]: open_results(run.folder) for name, run in runs.items() if name.startswith("results.")
+        results=drawn_by,
+        coverage={
+            name: foreign_coverage(opened[name]) if name in opened else coverage_of(folder, len(drawn_by[name]))
+            for name, folder in ours.items()
         },
+        foreign=frozenset(opened),
     )
+
+
+def of_foreign(name: str, folder: str, found: Foreign) -> Finished:
+    """Describe pictures of another tool like a finished folder."""
+    counts = {"results": len(found.results), **({"of_no_job": found.others} if found.others else {})}
+    return Finished(name, Path(folder), {"counts": counts}, {}, found.content)
+
+
+def foreign_coverage(found: Foreign) -> dict[str, int]:
+    """Count the jobs, and those without a picture."""
+    return {"jobs": len(found.results) + found.missing, **({"no_picture": found.missing} if found.missing else {})}
+
+
+def coverage_of(folder: Path, num_results: int) -> dict[str, int]:
+    """Count the jobs of a run of dsd-infer, those that it did not attempt, and those that failed."""
+    reasons = [reason_class(failure["reason"]) for failure in read_failures(folder, "results")]
+    left = reasons.count(NOT_ATTEMPTED)
+    counts = {"not_attempted": left, "failed": len(reasons) - left}
+    return {"jobs": num_results + len(reasons), **{name: number for name, number in counts.items() if number}}
 
 
 def open_run(name: str, folder: str, stage: str) -> Finished:
