@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dsd.errors import UserError
-from dsd.evaluate.foreign import Foreign, is_foreign, open_foreign
+from dsd.evaluate.foreign import is_foreign, open_foreign
 from dsd.evaluate.records import open_records
 from dsd.io.inputs import first_problem, read_text
 from dsd.io.records import NOT_ATTEMPTED, Grid, Pair, Result, Verdict, reason_class
@@ -85,17 +85,9 @@ def open_inputs(
 
     `jobs` has the references and prompts of pictures that other tools made.
     """
-    opened = {
-        name: open_foreign(f"results.{name}", path, jobs) for name, path in results.items() if path and is_foreign(path)
-    }
     folders = {"grids": (grids, "data_gen"), "curated": (curated, "curation"), "adapter": (adapter, "train")}
-    folders |= {f"results.{name}": (folder, "infer") for name, folder in results.items()}
-    runs = {
-        name: of_foreign(name, folder, opened[name.removeprefix("results.")])
-        if name.startswith("results.") and name.removeprefix("results.") in opened
-        else open_run(name, folder, stage)
-        for name, (folder, stage) in folders.items() if folder
-    }  # fmt: skip
+    runs = {name: open_run(name, folder, stage) for name, (folder, stage) in folders.items() if folder}
+    drawings = {name: open_drawings(f"results.{name}", folder, jobs) for name, folder in results.items() if folder}
     if "grids" in runs and "curated" in runs:
         refuse_strangers(runs["grids"], runs["curated"])
 
@@ -106,35 +98,39 @@ def open_inputs(
     verdicts = shards("curated", "verdicts", Verdict, verdicts_folder(runs["curated"]) if "curated" in runs else None)
     if drawn is not None and verdicts is not None and (unknown := set(verdicts["grid"]) - set(drawn["index"])):
         raise UserError(f"curated={curated} judged grid {min(unknown)}, which grids={grids} does not have")
-    ours = {run.name.split(".", 1)[1]: run.folder for run in runs.values() if run.name.startswith("results.")}
-    drawn_by = {
-        name: opened[name].results if name in opened else open_results(folder) for name, folder in ours.items()
-    }
     return Inputs(
-        runs=list(runs.values()),
+        runs=[*runs.values(), *(drawing.run for drawing in drawings.values())],
         grids=drawn,
         verdicts=verdicts,
         pairs=shards("curated", "pairs", Pair),
         rejected=shards("curated", "rejected", Pair),
         metrics=read_metrics(runs["adapter"].folder / "metrics.jsonl") if "adapter" in runs else [],
-        results=drawn_by,
-        coverage={
-            name: foreign_coverage(opened[name]) if name in opened else coverage_of(folder, len(drawn_by[name]))
-            for name, folder in ours.items()
-        },
-        foreign=frozenset(opened),
+        results={name: drawing.rows for name, drawing in drawings.items()},
+        coverage={name: drawing.coverage for name, drawing in drawings.items()},
+        foreign=frozenset(name for name, drawing in drawings.items() if drawing.run.content),
     )
 
 
-def of_foreign(name: str, folder: str, found: Foreign) -> Finished:
-    """Describe pictures of another tool like a finished folder."""
+@dataclass(frozen=True)
+class Drawings:
+    """The pictures of a run."""
+
+    run: Finished
+    rows: Dataset  # of Result
+    coverage: dict[str, int]
+
+
+def open_drawings(name: str, folder: str, jobs: JobSource | None) -> Drawings:
+    """Open a finished folder of dsd-infer, or pictures that another tool made."""
+    if not is_foreign(folder):
+        run = open_run(name, folder, "infer")
+        rows = open_results(run.folder)
+        return Drawings(run, rows, coverage_of(run.folder, len(rows)))
+    found = open_foreign(name, folder, jobs)
     counts = {"results": len(found.results), **({"of_no_job": found.others} if found.others else {})}
-    return Finished(name, Path(folder), {"counts": counts}, {}, found.content)
-
-
-def foreign_coverage(found: Foreign) -> dict[str, int]:
-    """Count the jobs, and those without a picture."""
-    return {"jobs": len(found.results) + found.missing, **({"no_picture": found.missing} if found.missing else {})}
+    missing = {"no_picture": found.missing} if found.missing else {}
+    run = Finished(name, Path(folder), {"counts": counts}, {}, found.content)
+    return Drawings(run, found.results, {"jobs": len(found.results) + found.missing, **missing})
 
 
 def coverage_of(folder: Path, num_results: int) -> dict[str, int]:
