@@ -51,7 +51,7 @@ def jobs(
         prompts = known.live_prompts if category == "live" else known.object_prompts
         for i, template in enumerate(prompts):
             prompt = " ".join(template.replace("{0}", "").replace("{1}", name).split())
-            made.append(Job(f"{subject}-{i:02d}", first, prompt, others=tuple(others), category=category))
+            made.append(Job(f"{subject}-{i}", first, prompt, others=tuple(others), category=category))
     return job_list(made, categories, limit, path)
 
 

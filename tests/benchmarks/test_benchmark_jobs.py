@@ -68,7 +68,7 @@ def test_dreambench_has_25_jobs_a_subject(tmp_path) -> None:
     folder = miniatures.dreambench(tmp_path / "dataset")
     jobs = every(dreambench.jobs(str(folder)))
     assert len(jobs) == 75
-    assert (jobs[0].name, jobs[0].prompt) == ("grey_sloth-plushie-00", "a stuffed animal object prompts 0")
+    assert (jobs[0].name, jobs[0].prompt) == ("grey_sloth-plushie-0", "a stuffed animal object prompts 0")
     assert (jobs[-1].name, jobs[-1].prompt) == ("dog2-24", "a dog live subject prompts 24")
     assert [len(job.pictures()) for job in (jobs[0], every(dreambench.jobs(str(folder), references=3))[0])] == [1, 3]
     assert len(dreambench.jobs(str(tmp_path), categories=["live"])) == 25
