@@ -1,9 +1,9 @@
 """DreamBooth's data set, called DreamBench (arXiv 2208.12242): 30 subjects, 25 prompts each.
 
 The layout is that of google/dreambooth@e9b8c01, `dataset/`: a folder of pictures for each subject, and
-`prompts_and_classes.txt` with the class of every subject, 25 prompts for objects and 25 for live subjects. The file does
-not say which subjects live; in the data set those are the cats and dogs. Prompts are written for a unique token and a
-class, "a {0} {1} in the jungle"; a method that sees the subject in a picture gets them without the token.
+`prompts_and_classes.txt` with the class of every subject, 25 prompts for objects and 25 for live subjects. The file
+does not say which subjects live; in the data set those are the cats and dogs. Prompts are written for a unique token
+and a class, "a {0} {1} in the jungle"; a method that sees the subject in a picture gets them without the token.
 """
 
 import re

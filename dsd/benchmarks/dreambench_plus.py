@@ -68,7 +68,9 @@ def jobs_of(picture: Path, captions: Path) -> list[Job]:
     try:
         known = Captions(subject=subject, prompts=prompts)
     except ValidationError as error:
-        raise UserError(f"{captions}: {first_problem(error)}; a subject and 9 prompts, a line each, are needed") from error
+        raise UserError(
+            f"{captions}: {first_problem(error)}; a subject and 9 prompts, a line each, are needed"
+        ) from error
     category = captions.parent.name
     collection = "_".join(
         ["live_subject_" + category if category in LIVE else category, captions.stem,

@@ -28,6 +28,6 @@ def job_list(jobs: Sequence[Job], categories: Sequence[str] | None, limit: int |
     kept = [jobs[i] for i in positions]
     for job in kept:
         for file in (job.reference, *job.others):
-            if not Path(str(file)).is_file():
+            if isinstance(file, Path) and not file.is_file():
                 raise UserError(f"jobs.path={path}: reference of {job.name}: {file}: no such file")
     return JobList(kept, list(map(content_of, kept)))

@@ -1,8 +1,9 @@
 """The folders in which the benchmarks' own scripts look for a method's pictures.
 
 - `samples`: `src_image/{collection}/{i}_{j}.jpg`, `tgt_image/...` and `text/...txt`, of
-  yuangpeng/dreambench_plus@df0b960, `generate_images.py`; its scores by CLIP and DINO take any collections, so it serves
-  DreamBench as well. A job `{collection}-{i}` is prompt i of a collection; its first picture (j = 0) is the one judged.
+  yuangpeng/dreambench_plus@df0b960, `generate_images.py`; its scores by CLIP and DINO take any collections, so it
+  serves DreamBench as well. A job `{collection}-{i}` is prompt i of a collection; its first picture (j = 0) is the one
+  that is judged.
 - `tasks`: `{task_type}/{key}.png`, of Ryann-Ran/Scone@25c2e08, `eval/s2i/sconeeval/test_score.py`, for OmniContext and
   SconeEval. VectorSpaceLab/OmniGen2@63a3b7b puts the same below `fullset/`.
 """

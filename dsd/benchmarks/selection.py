@@ -1,6 +1,7 @@
 """Choose some of a benchmark's jobs: by category, and a number of them spread over all."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from dsd.errors import UserError
 
@@ -30,4 +31,4 @@ def spread(num: int, limit: int | None) -> list[int]:
     if limit is None or limit >= num:
         return list(range(num))
     edges = [i * num // limit for i in range(limit + 1)]
-    return [start + int((i * GOLDEN) % 1 * (stop - start)) for i, (start, stop) in enumerate(zip(edges, edges[1:]))]
+    return [start + int((i * GOLDEN) % 1 * (stop - start)) for i, (start, stop) in enumerate(pairwise(edges))]

@@ -51,7 +51,7 @@ def compare(
     found = estimate(samples, len(common))
     low, high, even = found["low"], found["high"], 1 if sign == "/" else 0
     apart = low is not None and high is not None and not low <= even <= high
-    return {**found, **wins(*(runs for runs, _ in pairs), names, weights, units), "apart": apart}
+    return {**found, **wins(pairs[0][0], pairs[1][0], names, weights, units), "apart": apart}
 
 
 def wins(ours: Runs, theirs: Runs, names: Names, weights: np.ndarray, units: Mapping[str, int]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def open_records(folder: Path, name: str, record: type) -> Dataset:
 def image_columns(columns: Features) -> list[str]:
     """List the columns that hold a picture or a list of pictures."""
     stored = ImageFeature(decode=False)
-    return [name for name, kind in columns.items() if kind in (ImageFeature(), List(ImageFeature()), stored, List(stored))]
+    return [
+        name for name, kind in columns.items() if kind in (ImageFeature(), List(ImageFeature()), stored, List(stored))
+    ]
 
 
 def undecoded(columns: Features) -> Features:

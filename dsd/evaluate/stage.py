@@ -46,8 +46,8 @@ def run(cfg: DictConfig) -> None:
     scored = aligned(score_results(inputs.results, measures, cfg.batch_size), inputs.foreign)
     if not same_jobs(scored.values()):
         log.warning(
-            "evaluate: the results were not asked the same prompts for the same references; comparisons use the jobs that "
-            "both arms have"
+            "evaluate: the results were not asked the same prompts for the same references; comparisons use the jobs "
+            "that both arms have"
         )
     grid_measure = grid_measure_of(measures, inputs)
     grids = read_grids(inputs, grid_measure, cfg.batch_size)

@@ -106,7 +106,7 @@ def published_rows(summary: Mapping[str, Any]) -> Rows:
 
 
 def our_rows(summary: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> Rows:
-    """Our arms in the form of the printed rows, over pictures and over columns; none where CP or PF is not measured."""
+    """Our arms in the form of the printed rows, by both rules; none where CP or PF is not measured."""
     scale = next((one for one in summary["measures"].values() if {"CP", "PF", "CPxPF"} <= {*one["names"]}), None)
     rows: Rows = []
     for arm, row in summary["arms"].items() if scale is not None else ():
@@ -163,7 +163,10 @@ def comparison_rows(summary: Mapping[str, Any]) -> Rows:
          "yes" if found["apart"] else "no"]
         for name, found in summary["comparisons"].items()
     ]  # fmt: skip
-    return [[f"{title(summary['compared'])} of", "value", "common jobs", "subjects", "subjects won", "told apart"], *rows]
+    return [
+        [f"{title(summary['compared'])} of", "value", "common jobs", "subjects", "subjects won", "told apart"],
+        *rows,
+    ]
 
 
 def teacher_rows(teacher: Mapping[str, Any]) -> Rows:

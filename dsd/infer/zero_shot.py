@@ -52,7 +52,8 @@ def customiser_of(path: str) -> Customiser:
     if name not in CUSTOMISERS:
         known = ", ".join(sorted(CUSTOMISERS))
         raise UserError(
-            f"method=zero_shot: model.path={path} is a {name}, which takes no references by itself; bases that do: {known}"
+            f"method=zero_shot: model.path={path} is a {name}, which takes no references by itself; "
+            f"bases that do: {known}"
         )
     return CUSTOMISERS[name]
 

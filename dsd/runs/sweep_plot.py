@@ -35,7 +35,7 @@ def plot(settings: Sequence[dict[str, str]], results: Sequence[dict[str, float]]
     figure = Figure(figsize=(1 + 4 * columns, 3.4 * rows), layout="constrained")
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names):
         for label, jobs in lines.items():
-            shown = numeric.get(x) or [s[x] for s in settings]
+            shown: Sequence[float | str] = numeric.get(x) or [s[x] for s in settings]
             points: list[Any] = [(shown[job], results[job][name]) for job in jobs if name in results[job]]
             if x in numeric:
                 points.sort()

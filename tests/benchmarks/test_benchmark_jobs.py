@@ -135,7 +135,9 @@ def test_another_folder_is_no_data_set(name, tmp_path) -> None:
         (reader or getattr(instructions, name))(str(tmp_path))
 
 
-@pytest.mark.parametrize(("more", "said"), [({"limit": 0}, "at least 1"), ({"categories": ["cars"]}, "choose from anim")])
+@pytest.mark.parametrize(
+    ("more", "said"), [({"limit": 0}, "at least 1"), ({"categories": ["cars"]}, "choose from anim")]
+)
 def test_a_wrong_choice_is_named(more, said, tmp_path) -> None:
     folder = miniatures.dreambench_plus(tmp_path)
     with pytest.raises(UserError, match=said):

@@ -1,6 +1,5 @@
 """The report's gallery: all jobs of all arms, within a bound, and filters that are clicked in a real browser."""
 
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +37,11 @@ def scored_of(num: int, shift: float = 0.0, reasons: bool = False) -> list[Score
 
 
 def test_every_job_of_every_arm_is_there_with_all_references() -> None:
-    scored = {"a": scored_of(10), "b/0": scored_of(10)[3:] + [replace(scored_of(1)[0], unit="new")], "b/1": scored_of(2)}
+    scored = {
+        "a": scored_of(10),
+        "b/0": [*scored_of(10)[3:], replace(scored_of(1)[0], unit="new")],
+        "b/1": scored_of(2),
+    }
     found = gallery({"a": run_of(10, others=2), "b/0": run_of(8), "b/1": run_of(2)}, scored, ["CP"])
     assert (found["jobs"], len(found["cards"]), found["arms"]) == (11, 11, ["a", "b"])
     assert [list(card["pictures"]) for card in found["cards"]] == [["a"]] * 3 + [["a", "b"]] * 7 + [["b"]]

@@ -35,7 +35,7 @@ def benchmark(cp: dict[str, float], pf: dict[str, float]) -> list[Scored]:
 
 
 def test_the_evaluator_gives_the_printed_overall_from_the_printed_columns() -> None:
-    """Self-check of DSD's row: .647/.567/.640 over 45/20/65 subjects are .631, .777/.625 are .726, their product .458."""
+    """DSD's row: .647/.567/.640 over 45/20/65 subjects are .631, .777/.625 over 4/2 prompts .726, together .458."""
     printed = read_published("dreambench_plus").tables[0].rows[-1]
     arms, _ = measured({"dsd": benchmark(printed.CP, printed.PF)})
     row = arms["dsd"]
@@ -87,11 +87,17 @@ def test_the_two_rules() -> None:
 
 def test_a_mean_over_columns_has_an_interval_over_subjects() -> None:
     rng = np.random.default_rng(1)
-    jobs = [Scored(f"{c}{i}", "", {"CP": float(rng.random())}, category=c) for c in "ab" for i in range(40 if c == "a" else 10)]
+    jobs = [
+        Scored(f"{c}{i}", "", {"CP": float(rng.random())}, category=c)
+        for c in "ab"
+        for i in range(40 if c == "a" else 10)
+    ]
     arms, _ = measured({"x": jobs})
     mean = arms["x"]["by"]["CP"]["mean"]
     assert mean["low"] < mean["value"] < mean["high"]
-    assert mean["high"] - mean["low"] > arms["x"]["CP"]["high"] - arms["x"]["CP"]["low"], "the few weigh as much as the many"
+    assert mean["high"] - mean["low"] > arms["x"]["CP"]["high"] - arms["x"]["CP"]["low"], (
+        "the few weigh as much as the many"
+    )
 
 
 def test_repeats_have_their_mean_and_sample_deviation() -> None:
@@ -137,7 +143,7 @@ def test_too_few_subjects_tell_nothing_apart() -> None:
 
 def test_arms_of_other_jobs_are_compared_on_their_common_ones() -> None:
     scored = paired(0.1, 20, 0.0)
-    scored["theirs"] = scored["theirs"][5:] + [Scored("99", "p", {"CP": 0.0, "PF": 0.0})]
+    scored["theirs"] = [*scored["theirs"][5:], Scored("99", "p", {"CP": 0.0, "PF": 0.0})]
     arms, comparisons = measured(scored, baseline="theirs")
     found = comparisons["ours - theirs"]
     assert (found["n"], found["subjects"]) == (15, 15)
@@ -179,8 +185,10 @@ def test_printed_rows_of_another_judge_are_marked(judge, marked) -> None:
 
 
 def test_a_wrong_file_of_printed_rows_is_named(tmp_path) -> None:
-    (tmp_path / "x.yaml").write_text("benchmark: x\nsource: y\nweights: {}\ntables: [{judge: z, rows: [{method: m}]}]\n")
-    with pytest.raises(Exception, match="tables.0.rows.0.CP: Field required"):
+    (tmp_path / "x.yaml").write_text(
+        "benchmark: x\nsource: y\nweights: {}\ntables: [{judge: z, rows: [{method: m}]}]\n"
+    )
+    with pytest.raises(Exception, match=r"tables\.0\.rows\.0\.CP: Field required"):
         read_published(str(tmp_path / "x.yaml"))
 
 

@@ -23,7 +23,9 @@ def pixels(path: Path) -> np.ndarray:
 
 def draw(run, base: Path, path: Path, *images: Path, prompt: str = PROMPT, more: tuple[str, ...] = ()) -> np.ndarray:
     given = f"[{','.join(map(str, images))}]" if len(images) > 1 else images[0]
-    run("infer", *QUICK, f"model.path={base}", f"image={given}", f"prompt='{prompt}'", "seed=3", f"output={path}", *more)
+    run(
+        "infer", *QUICK, f"model.path={base}", f"image={given}", f"prompt='{prompt}'", "seed=3", f"output={path}", *more
+    )
     return pixels(path)
 
 
@@ -100,7 +102,7 @@ def test_a_set_of_jobs_and_a_reference_that_the_pipeline_refuses(run, base_folde
     Image.new("RGB", (20, 80)).save(tmp_path / "narrow.png")
     lines = [f'{{"reference": "{name}", "prompt": "{PROMPT}"}}' for name in (FIRST, tmp_path / "narrow.png")]
     (tmp_path / "jobs.jsonl").write_text("\n".join(lines))
-    said = run("infer", *QUICK, f"model.path={base_folders['flux2']}", "jobs=jsonl", f"jobs.path={tmp_path / 'jobs.jsonl'}",
-               f"output_dir={tmp_path / 'out'}")  # fmt: skip
+    jobs = ("jobs=jsonl", f"jobs.path={tmp_path / 'jobs.jsonl'}", f"output_dir={tmp_path / 'out'}")
+    said = run("infer", *QUICK, f"model.path={base_folders['flux2']}", *jobs)
     assert "1 pictures by zero_shot (1 failed)" in said
     assert "the base refuses the job: Image too small: 20×80" in said
