@@ -11,11 +11,14 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dsd.errors import UserError
+from dsd.evaluate.foreign import is_foreign, open_foreign
 from dsd.evaluate.records import open_records
 from dsd.io.inputs import first_problem, read_text
-from dsd.io.records import Grid, Pair, Result, Verdict
+from dsd.io.records import NOT_ATTEMPTED, Grid, Pair, Result, Verdict, reason_class
+from dsd.pipeline.jobs import JobSource
 from dsd.runs.identity import CONFIG, read_config
 from dsd.runs.manifest import MANIFEST, read_manifest
+from dsd.runs.shards import read_failures
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Finished:
     folder: Path
     manifest: dict[str, Any]
     config: dict[str, Any]  # {} where the stage left none
+    content: str = ""  # names the files of another tool, which left no manifest
 
     @property
     def settings(self) -> str:
@@ -35,7 +39,9 @@ class Finished:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """Name the folder's content by its manifest, which holds the sizes of its files."""
+        """Name the folder's content by its manifest, which holds the sizes of its files, or by the files themselves."""
+        if self.content:
+            return {"config_hash": "", "manifest_hash": self.content}
         digest = hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()[:12]
         return {"config_hash": self.manifest.get("config_hash", ""), "manifest_hash": digest}
 
@@ -51,6 +57,8 @@ class Inputs:
     rejected: Dataset | None  # of Pair
     metrics: list[dict[str, float]]  # lines of the training's metrics.jsonl
     results: dict[str, Dataset]  # of Result, by run: "student/0"
+    coverage: dict[str, dict[str, int]]  # by run: jobs, and how many of them have no picture, by what became of them
+    foreign: frozenset[str] = frozenset()  # runs whose pictures another tool made
 
     @property
     def fingerprints(self) -> dict[str, dict[str, str]]:
@@ -70,12 +78,16 @@ class Inputs:
 
 
 def open_inputs(
-    grids: str | None, curated: str | None, adapter: str | None, results: Mapping[str, str | None]
-) -> Inputs:
-    """Read every manifest and shard header. UserError names the folder and what it lacks."""
+    grids: str | None, curated: str | None, adapter: str | None, results: Mapping[str, str | None],
+    jobs: JobSource | None = None,
+) -> Inputs:  # fmt: skip
+    """Read every manifest and shard header. UserError names the folder and what it lacks.
+
+    `jobs` has the references and prompts of pictures that other tools made.
+    """
     folders = {"grids": (grids, "data_gen"), "curated": (curated, "curation"), "adapter": (adapter, "train")}
-    folders |= {f"results.{name}": (folder, "infer") for name, folder in results.items()}
     runs = {name: open_run(name, folder, stage) for name, (folder, stage) in folders.items() if folder}
+    drawings = {name: open_drawings(f"results.{name}", folder, jobs) for name, folder in results.items() if folder}
     if "grids" in runs and "curated" in runs:
         refuse_strangers(runs["grids"], runs["curated"])
 
@@ -87,16 +99,46 @@ def open_inputs(
     if drawn is not None and verdicts is not None and (unknown := set(verdicts["grid"]) - set(drawn["index"])):
         raise UserError(f"curated={curated} judged grid {min(unknown)}, which grids={grids} does not have")
     return Inputs(
-        runs=list(runs.values()),
+        runs=[*runs.values(), *(drawing.run for drawing in drawings.values())],
         grids=drawn,
         verdicts=verdicts,
         pairs=shards("curated", "pairs", Pair),
         rejected=shards("curated", "rejected", Pair),
         metrics=read_metrics(runs["adapter"].folder / "metrics.jsonl") if "adapter" in runs else [],
-        results={
-            name.split(".", 1)[1]: open_results(run.folder) for name, run in runs.items() if name.startswith("results.")
-        },
+        results={name: drawing.rows for name, drawing in drawings.items()},
+        coverage={name: drawing.coverage for name, drawing in drawings.items()},
+        foreign=frozenset(name for name, drawing in drawings.items() if drawing.run.content),
     )
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """The pictures of a run."""
+
+    run: Finished
+    rows: Dataset  # of Result
+    coverage: dict[str, int]
+
+
+def open_drawings(name: str, folder: str, jobs: JobSource | None) -> Drawings:
+    """Open a finished folder of dsd-infer, or pictures that another tool made."""
+    if not is_foreign(folder):
+        run = open_run(name, folder, "infer")
+        rows = open_results(run.folder)
+        return Drawings(run, rows, coverage_of(run.folder, len(rows)))
+    found = open_foreign(name, folder, jobs)
+    counts = {"results": len(found.results), **({"of_no_job": found.others} if found.others else {})}
+    missing = {"no_picture": found.missing} if found.missing else {}
+    run = Finished(name, Path(folder), {"counts": counts}, {}, found.content)
+    return Drawings(run, found.results, {"jobs": len(found.results) + found.missing, **missing})
+
+
+def coverage_of(folder: Path, num_results: int) -> dict[str, int]:
+    """Count the jobs of a run of dsd-infer, those that it did not attempt, and those that failed."""
+    reasons = [reason_class(failure["reason"]) for failure in read_failures(folder, "results")]
+    left = reasons.count(NOT_ATTEMPTED)
+    counts = {"not_attempted": left, "failed": len(reasons) - left}
+    return {"jobs": num_results + len(reasons), **{name: number for name, number in counts.items() if number}}
 
 
 def open_run(name: str, folder: str, stage: str) -> Finished:

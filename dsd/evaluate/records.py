@@ -34,11 +34,31 @@ def open_records(folder: Path, name: str, record: type) -> Dataset:
     for column in expected:
         if rows.data.column(column).null_count:
             raise UserError(f"{folder / name}: empty values in column {column}; run the stage that made it again")
-    images = [column for column, kind in expected.items() if kind in (ImageFeature(), List(ImageFeature()))]
-    for column in images:
-        undecoded = ImageFeature(decode=False)
-        rows = rows.cast_column(column, undecoded if expected[column] == ImageFeature() else List(undecoded))
-    return rows.with_transform(partial(_decoded, f"{folder / name}", images)) if images else rows
+    stored = undecoded(expected)
+    for column in image_columns(expected):
+        rows = rows.cast_column(column, stored[column])
+    return decoded_when_used(rows, f"{folder / name}")
+
+
+def image_columns(columns: Features) -> list[str]:
+    """List the columns that hold a picture or a list of pictures."""
+    stored = ImageFeature(decode=False)
+    return [
+        name for name, kind in columns.items() if kind in (ImageFeature(), List(ImageFeature()), stored, List(stored))
+    ]
+
+
+def undecoded(columns: Features) -> Features:
+    """The same columns with pictures as bytes and path."""
+    stored, pictures = ImageFeature(decode=False), image_columns(columns)
+    lists = [name for name in pictures if columns[name] != ImageFeature()]
+    return Features({**columns, **dict.fromkeys(pictures, stored), **dict.fromkeys(lists, List(stored))})
+
+
+def decoded_when_used(rows: Dataset, where: str, files: bool = False) -> Dataset:
+    """Decode pictures when their turn comes; with `files` also those that are stored by their path alone."""
+    images = image_columns(rows.features)
+    return rows.with_transform(partial(_decoded, where, images, files)) if images else rows
 
 
 def scores_of(text: str, where: str) -> dict[str, float]:
@@ -57,16 +77,20 @@ def _cast(rows: Dataset, expected: Features, where: Path) -> Dataset:
         raise UserError(f"{where}: columns of another type ({first_line}); run the stage that made it again") from error
 
 
-def _decoded(where: str, images: Sequence[str], batch: Batch) -> dict[str, Sequence[Any]]:
+def _decoded(where: str, images: Sequence[str], files: bool, batch: Batch) -> dict[str, Sequence[Any]]:
     """Decode the pictures of a batch of rows."""
     return {
-        name: [_picture(cell, f"{where}: a picture of column {name}") for cell in values] if name in images else values
+        name: [_picture(cell, f"{where}: a picture of column {name}", files) for cell in values]
+        if name in images
+        else values
         for name, values in batch.items()
     }
 
 
-def _picture(cell: Any, where: str) -> Any:
-    """Decode the bytes of a picture, or of a list of them. One that is stored by its path alone lies elsewhere."""
+def _picture(cell: Any, where: str, files: bool) -> Any:
+    """Decode the bytes of a picture, or of a list of them. One of a stage that has a path alone lies elsewhere."""
     if isinstance(cell, list):
-        return [_picture(one, where) for one in cell]
+        return [_picture(one, where, files) for one in cell]
+    if files and cell["bytes"] is None:
+        return read_picture(Path(cell["path"] or ""))
     return read_picture((cell or {}).get("bytes") or b"", where)

@@ -10,9 +10,9 @@ from dsd.evaluate import table
 from dsd.evaluate.accuracy import pair_key
 from dsd.evaluate.consistency import ScoredGrid
 from dsd.evaluate.figures import measures_figure
+from dsd.evaluate.gallery import gallery, spread
 from dsd.evaluate.inputs import Inputs, without_images
 from dsd.evaluate.scoring import Scored
-from dsd.evaluate.settings import arm_of
 from dsd.io.pictures import data_uri
 from dsd.io.records import reason_class
 from dsd.metrics.plots import loss_figure, svg_uri
@@ -21,7 +21,6 @@ from dsd.runs.html import write_page
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 NUM_GRIDS = 6
 NUM_EXAMPLES = 3  # of each reason
-NUM_REFERENCES = 8
 LARGEST = 384  # pixels; larger pictures are shown smaller
 
 
@@ -42,8 +41,7 @@ def write_report(
         runs=inputs.runs,
         grids=grid_cards(inputs, grids),
         reasons=rejection_cards(inputs.rejected) if inputs.rejected is not None else [],
-        gallery=gallery_rows(inputs.results, scored, shown_names(summary)),
-        arm_names=list(dict.fromkeys(map(arm_of, inputs.results))),
+        gallery=gallery(inputs.results, scored, shown_names(summary)),
         measures_plot=svg_uri(measures_figure(summary)),
         loss_plot=svg_uri(loss_figure(inputs.metrics)) if inputs.metrics else "",
         tables=table.tables(summary),
@@ -58,11 +56,6 @@ def shown_names(summary: Mapping[str, Any]) -> list[str]:
         for name in scale["plotted"] or scale["names"]
         if name not in scale["products"]
     ]
-
-
-def spread(num: int, shown: int) -> list[int]:
-    """Positions of `shown` of `num` items, evenly spaced: examples that nobody chose."""
-    return [i * num // min(num, shown) for i in range(min(num, shown))]
 
 
 def grid_cards(inputs: Inputs, grids: Mapping[int, ScoredGrid]) -> list[dict[str, Any]]:
@@ -115,31 +108,3 @@ def rejection_cards(rejected: Dataset) -> list[dict[str, Any]]:
         ]
         cards.append({"name": name, "examples": examples})
     return cards
-
-
-def gallery_rows(
-    results: Mapping[str, Dataset], scored: Mapping[str, Sequence[Scored]], names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Show references, prompts, and what the first run of every arm made of them, with the numbers of `names`."""
-    first_runs = {arm_of(run): run for run in reversed(list(results))}  # the earliest run of an arm wins
-    made = {arm: {(job.unit, job.prompt): i for i, job in enumerate(scored[run])} for arm, run in first_runs.items()}
-    leading = next(iter(results))
-    rows = []
-    for i in spread(len(scored[leading]), NUM_REFERENCES):
-        job = scored[leading][i]
-        pictures = []
-        for arm in dict.fromkeys(map(arm_of, results)):
-            position = made[arm].get((job.unit, job.prompt))
-            pictures.append(None if position is None else {
-                "arm": arm,
-                "image": data_uri(results[first_runs[arm]][position]["image"], LARGEST),
-                "said": scores_line(scored[first_runs[arm]][position], names),
-            })  # fmt: skip
-        reference = data_uri(results[leading][i]["reference"], LARGEST)
-        rows.append({"reference": reference, "prompt": job.prompt, "pictures": pictures})
-    return rows
-
-
-def scores_line(job: Scored, names: Sequence[str]) -> str:
-    """Write the numbers of one picture: "CP 0.75 · PF 1.00"."""
-    return " · ".join(f"{table.title(name)} {job.scores[name]:.2f}" for name in names if name in job.scores)

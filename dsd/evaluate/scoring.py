@@ -1,8 +1,8 @@
 """Score the pictures of every run with every measure."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datasets import Dataset
@@ -22,6 +22,10 @@ class Scored:
     unit: str  # names the reference: jobs with one reference are resampled together
     prompt: str
     scores: Scores  # of all measures
+    job: str = ""
+    category: str = ""  # of the subject
+    kind: str = ""  # of the prompt
+    reasons: Mapping[str, str] = field(default_factory=dict)  # by name: what a judge said of its number
 
 
 def check_measures(measures: Measures, results: Mapping[str, Dataset]) -> None:
@@ -46,7 +50,9 @@ def score_results(results: Mapping[str, Dataset], measures: Measures, batch_size
             scored[run] = []
             for start in range(0, len(rows), batch_size):
                 batch = rows.select(range(start, min(start + batch_size, len(rows))))
-                scored[run] += score_batch([drawing_of(row) for row in batch], measures)
+                rows_of_batch = list(batch)
+                found = score_batch([drawing_of(row) for row in rows_of_batch], measures)
+                scored[run] += [replace(one, job=row["job"]) for one, row in zip(found, rows_of_batch, strict=True)]
                 bar.update(len(batch))
     return scored
 
@@ -61,9 +67,12 @@ def score_batch(drawings: Sequence[Drawing], measures: Measures) -> list[Scored]
     """Score pictures with every measure and put the numbers of each picture together."""
     every = [measure(drawings) for measure in measures.values()]
     return [
-        Scored(unit_of(drawing.reference), drawing.prompt, {name: n for row in rows for name, n in row.items()})
+        Scored(
+            unit_of(drawing.reference), drawing.prompt, {name: n for row in rows for name, n in row.items()},
+            category=drawing.category, kind=drawing.kind,
+        )
         for drawing, *rows in zip(drawings, *every, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def unit_of(reference: Image.Image) -> str:
@@ -71,6 +80,26 @@ def unit_of(reference: Image.Image) -> str:
     return hashlib.sha256(reference.tobytes()).hexdigest()[:16]
 
 
+def aligned(scored: Mapping[str, Sequence[Scored]], foreign: Collection[str]) -> dict[str, list[Scored]]:
+    """Give a job of another tool's results the unit that other runs have for the job of its name and prompt.
+
+    Their references were encoded anew, so their pixels differ.
+    """
+    known: dict[tuple[str, str], str] = {}
+    for run in sorted(scored, key=lambda run: run in foreign):
+        for job in scored[run]:
+            known.setdefault((job.job, job.prompt), job.unit)
+    return {
+        run: [replace(job, unit=known[job.job, job.prompt]) for job in jobs] if run in foreign else list(jobs)
+        for run, jobs in scored.items()
+    }
+
+
+def keys_of(jobs: Iterable[Scored]) -> set[tuple[str, str]]:
+    """Name jobs by reference and prompt."""
+    return {(job.unit, job.prompt) for job in jobs}
+
+
 def same_jobs(scored: Iterable[Sequence[Scored]]) -> bool:
     """Tell whether all runs had the same prompts for the same references."""
-    return len({frozenset((job.unit, job.prompt) for job in jobs) for jobs in scored}) <= 1
+    return len(set(map(frozenset, map(keys_of, scored)))) <= 1

@@ -32,8 +32,8 @@ class EvaluateSettings(OutputSettings):
     curated: str | None = setting("finished folder of dsd-curate: what it kept and why", None, changes_results=False)
     adapter: str | None = setting("finished folder of dsd-train: its loss curve", None, changes_results=False)
     results: dict[str, str | None] = setting(
-        "finished folders of dsd-infer by run, {student: FOLDER}; runs of one arm that differ in their seed are "
-        "student/0, student/1, ...",
+        "finished folders of dsd-infer by run, {student: FOLDER}, or pictures of other tools; runs of one arm that "
+        "differ in their seed are student/0, student/1, ...",
         changes_results=False,
         factory=open_dict,
     )
@@ -46,6 +46,11 @@ class EvaluateSettings(OutputSettings):
     baseline: str | None = setting(
         "arm that all others are compared with; null compares the student with what the paper compares it with", None
     )
+    jobs: Any = setting(
+        "references and prompts of pictures that another tool made, such as jobs=dreambench_plus", None, group=True,
+        ignored=("path",),
+    )  # fmt: skip
+    published: str | None = setting("published rows to stand beside: dreambench_plus, or a YAML file", None)
     seed: int = setting("seed of the intervals' resampling", 0, least=0, most=2**63 - 1)
     num_resamples: int = setting("resamples of each interval", MISSING, least=100)
     batch_size: int = setting("pictures that are measured at once", MISSING, least=1, changes_results=False)

@@ -8,44 +8,72 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from dsd.evaluate import table
+from dsd.evaluate import formats, table
 from dsd.evaluate.consistency import ScoredGrid, check_grids, score_grids
 from dsd.evaluate.figures import measures_figure
 from dsd.evaluate.inputs import Inputs, open_inputs
+from dsd.evaluate.published import read_published
 from dsd.evaluate.report import write_report
-from dsd.evaluate.scoring import Measures, Scored, check_measures, same_jobs, score_results
+from dsd.evaluate.scoring import Measures, Scored, aligned, check_measures, same_jobs, score_results
 from dsd.evaluate.summary import left_out, summarise
 from dsd.evaluate.teachers import measure_one, open_teacher, teachers_rows
 from dsd.io.files import atomic, remove_all_stale, write_json
 from dsd.metrics.measure import GridMeasure
 from dsd.metrics.similarity import Similarity
+from dsd.pipeline.jobs import JobSource
 from dsd.runs.identity import claim
 from dsd.runs.manifest import MANIFEST, is_finished, read_manifest
 from dsd.runs.run import Run, begin
 
 log = logging.getLogger(__name__)
-OUTPUTS = ("summary.json", "table.md", "measures.png", "report.html")
+OUTPUTS = ("summary.json", "table.md", "table.tex", "measures.png", "report.html")
+TABLES = "tables"  # folder of the CSV files
 
 
 def run(cfg: DictConfig) -> None:
     """Measure everything that the config names, once."""
     if any(cfg.teachers.values()):
         return compare(cfg)
-    inputs = open_inputs(cfg.grids, cfg.curated, cfg.adapter, cfg.results)
-    began = begin_evaluation(cfg, inputs.fingerprints)
+    jobs: JobSource | None = instantiate(cfg.jobs) if cfg.jobs else None
+    inputs = open_inputs(cfg.grids, cfg.curated, cfg.adapter, cfg.results, jobs)
+    published = read_published(cfg.published) if cfg.published else None
+    warn_of_others(inputs)
+    content: dict[str, Any] = {**inputs.fingerprints, **({"jobs": jobs.fingerprint} if jobs is not None else {})}
+    began = begin_evaluation(cfg, content)
     if began is None:
         return
     measures: Measures = {name: instantiate(measure) for name, measure in cfg.measure.items() if measure}
     check_measures(measures, inputs.results)
-    scored = score_results(inputs.results, measures, cfg.batch_size)
+    scored = aligned(score_results(inputs.results, measures, cfg.batch_size), inputs.foreign)
     if not same_jobs(scored.values()):
-        log.warning("evaluate: the results were not asked the same prompts for the same references; compare with care")
+        log.warning(
+            "evaluate: the results were not asked the same prompts for the same references; comparisons use the jobs "
+            "that both arms have"
+        )
     grid_measure = grid_measure_of(measures, inputs)
     grids = read_grids(inputs, grid_measure, cfg.batch_size)
-    numbers = summarise(inputs, measures, scored, grid_measure, grids, cfg.num_resamples, cfg.seed, cfg.baseline)
-    summary = {"config_hash": began.config_hash, "inputs": inputs.fingerprints, **inputs.costs, **numbers}
+    numbers = summarise(
+        inputs, measures, scored, grid_measure, grids, cfg.num_resamples, cfg.seed, cfg.baseline, published
+    )
+    warn_of_ties(numbers["comparisons"])
+    summary = {"config_hash": began.config_hash, "inputs": content, **inputs.costs, **numbers}
     write_outputs(began.output_dir, summary, inputs, grids, scored)
-    finish(began, summary, inputs, scored, len(inputs.grids or ()))
+    finish(began, summary, scored, len(inputs.grids or ()))
+
+
+def warn_of_others(inputs: Inputs) -> None:
+    """Warn of pictures that were left out because they belong to no job."""
+    for run in inputs.runs:
+        if number := run.manifest["counts"].get("of_no_job"):
+            log.warning("evaluate: %s: %d pictures belong to no job and are left out", run.folder, number)
+
+
+def warn_of_ties(comparisons: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn of comparisons whose interval does not tell the arms apart."""
+    for name, found in comparisons.items():
+        if not found["apart"]:
+            why = f"{found['subjects']} subjects cannot tell them apart" if found["n"] else "they have no job in common"
+            log.warning("evaluate: %s: %s", table.title(name), why)
 
 
 def compare(cfg: DictConfig) -> None:
@@ -110,19 +138,30 @@ def write_outputs(
 ) -> None:  # fmt: skip
     """Write the numbers, the tables, the plot and the report; print the tables."""
     remove_all_stale(output_dir)
-    every = list(table.tables(summary).values())
+    named = table.tables(summary)
+    every = list(named.values())
     write_json(output_dir / "summary.json", summary)
-    with atomic(output_dir / "table.md") as temporary:
-        temporary.write_text("\n\n".join(map(table.markdown, every)) + "\n", encoding="utf-8")
+    write_tables(output_dir, named)
     with atomic(output_dir / "measures.png") as temporary:
         measures_figure(summary).savefig(temporary, dpi=160, facecolor="white")
     write_report(output_dir / "report.html", summary, inputs, grids, scored)
     print("\n\n".join(map(table.plain, every)))
 
 
-def finish(
-    run: Run, summary: Mapping[str, Any], inputs: Inputs, scored: Mapping[str, Sequence[Scored]], num_grids: int
-) -> None:
+def write_tables(output_dir: Path, named: Mapping[str, table.Rows]) -> None:
+    """Write tables as Markdown, LaTeX and a CSV file each; CSV files of an earlier evaluation go."""
+    for name, write in (("table.md", table.markdown), ("table.tex", formats.latex)):
+        with atomic(output_dir / name) as temporary:
+            temporary.write_text("\n\n".join(map(write, named.values())) + "\n", encoding="utf-8")
+    files = {output_dir / TABLES / f"{name.replace(' ', '-')}.csv": rows for name, rows in named.items()}
+    for path, rows in files.items():
+        with atomic(path) as temporary:
+            temporary.write_text(formats.comma_separated(rows), encoding="utf-8")
+    for path in set((output_dir / TABLES).glob("*.csv")) - files.keys():
+        path.unlink()
+
+
+def finish(run: Run, summary: Mapping[str, Any], scored: Mapping[str, Sequence[Scored]], num_grids: int) -> None:
     """Write the manifest, with the value of every arm's main numbers."""
     names = [name for scale in summary["measures"].values() for name in scale["plotted"] or scale["names"]]
     counts = {"results": sum(map(len, scored.values())), "grids": num_grids}
@@ -130,7 +169,7 @@ def finish(
         counts,
         f"{counts['results']} pictures of {len(scored)} runs",
         run.output_dir / "report.html",
-        [run.output_dir / name for name in OUTPUTS],
-        inputs=inputs.fingerprints,
+        [run.output_dir / name for name in OUTPUTS] + sorted((run.output_dir / TABLES).glob("*.csv")),
+        inputs=summary["inputs"],
         arms={arm: {name: row[name]["value"] for name in names} for arm, row in summary["arms"].items()},
     )

@@ -10,7 +10,9 @@ from dsd.evaluate.accuracy import count_reasons, filters, join, measure_curation
 from dsd.evaluate.arms import all_names, measure_arms
 from dsd.evaluate.consistency import ScoredGrid, measure_teacher
 from dsd.evaluate.inputs import Inputs, without_images
+from dsd.evaluate.published import Published
 from dsd.evaluate.scoring import Measures, Scored
+from dsd.evaluate.settings import arm_of
 from dsd.io.records import reason_class
 from dsd.metrics.measure import GridMeasure
 
@@ -18,11 +20,14 @@ from dsd.metrics.measure import GridMeasure
 def summarise(
     inputs: Inputs, measures: Measures, scored: Mapping[str, Sequence[Scored]], grid_measure: GridMeasure | None,
     grids: Mapping[int, ScoredGrid], num_resamples: int, seed: int, baseline: str | None,
+    published: Published | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Make all numbers of summary.json; a part that was not given is null. Each part has random numbers of its own."""
     rng = [np.random.default_rng((seed, part)) for part in range(3)]
     names = all_names(measure.scale for measure in measures.values())
     arms, comparisons = measure_arms(scored, names, num_resamples, rng[0], baseline)
+    for arm, row in arms.items():
+        row["jobs"] = sum(counts["jobs"] for run, counts in inputs.coverage.items() if arm_of(run) == arm)
     teacher = None
     if grids and grid_measure is not None:
         teacher = measure_teacher(list(grids.values()), grid_measure.scale, num_resamples, rng[1])
@@ -32,6 +37,8 @@ def summarise(
         "compared": names.compared,
         "arms": arms,
         "comparisons": comparisons,
+        "coverage": inputs.coverage,
+        "published": published.model_dump() if published is not None else None,
         "teacher": teacher,
         "curation": summarise_curation(inputs, grids, num_resamples, rng[2]) if inputs.pairs is not None else None,
         "left_out": left_out(measures) if inputs.grids is not None and grid_measure is None else "",

@@ -32,8 +32,16 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Rows]:
     """Make every table that the summary has numbers for, by name, the arms first."""
     measures = summary["measures"]
     found = {f"arms {name}": arms_rows(summary, scale) for name, scale in measures.items()}
+    if summary["published"]:
+        found["published"] = published_rows(summary)
+    if any(arm["by"] for arm in summary["arms"].values()):
+        found |= {f"by {name}": rows for name, scale in measures.items() if (rows := columns_rows(summary, scale))}
     if summary["comparisons"]:
         found["comparisons"] = comparison_rows(summary)
+    if any(len(arm["runs"]) > 1 for arm in summary["arms"].values()):
+        found |= {f"repeats {name}": repeat_rows(summary, scale) for name, scale in measures.items()}
+    if any(len(counts) > 1 for counts in summary["coverage"].values()):
+        found["coverage"] = coverage_rows(summary["coverage"])
     found |= {f"parts {name}": part_rows(summary, scale) for name, scale in measures.items() if scale["parts"]}
     if summary["teacher"]:
         found["teacher"] = teacher_rows(summary["teacher"])
@@ -48,10 +56,91 @@ def arms_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
     names = scale["names"]
     header = ["arm", "runs", "pictures", *map(title, names)]
     arms = [
-        [title(arm), str(len(row["runs"])), str(row[names[0]]["n"]), *(number(row[name]) for name in names)]
+        [title(arm), str(len(row["runs"])), counted(row, names), *(number(row[name]) for name in names)]
         for arm, row in summary["arms"].items()
     ]
     return [header, *arms, *chance_rows(scale, names, ["", ""])]
+
+
+def counted(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Write how many pictures were measured, "98 of 100" where jobs lack a picture or a number."""
+    measured, jobs = row[names[0]]["n"], row["jobs"]
+    return str(measured) if measured == jobs else f"{measured} of {jobs}"
+
+
+def columns_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
+    """A row for each arm: numbers by category or kind, then over pictures and over columns. No rows without columns."""
+    arms = summary["arms"]
+    by = next(iter(arms.values()))["by"]
+    names = [name for name in scale["names"] if name in by]
+    header = ["arm"]
+    for name in names:
+        header += [f"{title(name)} {title(column)}" for column in by[name]["columns"]]
+        header += [f"{title(name)} over pictures", f"{title(name)} over columns"]
+    rows = []
+    for arm, row in arms.items():
+        cells = [title(arm)]
+        for name in names:
+            cells += [number(estimate) for estimate in row["by"][name]["columns"].values()]
+            cells += [number(row[name]), number(row["by"][name]["mean"])]
+        rows.append(cells)
+    return [header, *rows] if names else []
+
+
+def published_rows(summary: Mapping[str, Any]) -> Rows:
+    """Our arms by both rules, then the printed rows, each with its judge and the rule by which it was made."""
+    known = summary["published"]
+    columns = {name: list(known["weights"][name]) for name in ("CP", "PF")}
+    header = ["method", "judge"]
+    for name, every in columns.items():
+        header += [*(f"{name} {column}" for column in every), name]
+    rows = our_rows(summary, columns)
+    judges = {judge for *_, judge in [row[:2] for row in rows]}
+    for one in known["tables"]:
+        for row in one["rows"]:
+            cells = [number(row[name].get(key)) for name, every in columns.items() for key in (*every, "overall")]
+            remarks = [row["remark"]] if row["remark"] else []
+            remarks += [] if judges == {one["judge"]} else ["other judge: not comparable"]
+            rows.append([row["method"], one["judge"], *cells, number(row["CPxPF"]), row["rule"], "; ".join(remarks)])
+    return [[*header, title("CPxPF"), "over", f"printed in {known['source']}"], *rows]
+
+
+def our_rows(summary: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> Rows:
+    """Our arms in the form of the printed rows, by both rules; none where CP or PF is not measured."""
+    scale = next((one for one in summary["measures"].values() if {"CP", "PF", "CPxPF"} <= {*one["names"]}), None)
+    rows: Rows = []
+    for arm, row in summary["arms"].items() if scale is not None else ():
+        by = row["by"]
+        for rule in ("pictures", "columns") if by else ("pictures",):
+            cells = []
+            for name in ("CP", "PF"):
+                there = by.get(name, {"columns": {}})["columns"]
+                overall = row[name] if rule == "pictures" or name not in by else by[name]["mean"]
+                cells += [number(there.get(column, {"value": None})["value"]) for column in columns[name]]
+                cells.append(number(overall["value"]))
+            product = row["CPxPF"] if rule == "pictures" else by["CPxPF"]["mean"]
+            judge = (scale or {}).get("judge") or "–"
+            rows.append([title(arm), judge, *cells, number(product["value"]), rule, ""])
+    return rows
+
+
+def repeat_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
+    """A row for each arm: mean over its runs and their sample standard deviation."""
+    rows = []
+    for arm, row in summary["arms"].items():
+        cells = [number(row[n]["value"]) + (f" ± {d:.3f}" if (d := row["deviation"][n]) is not None else "")
+                 for n in scale["names"]]  # fmt: skip
+        rows.append([title(arm), str(len(row["runs"])), *cells])
+    return [["mean ± deviation over runs", "runs", *map(title, scale["names"])], *rows]
+
+
+def coverage_rows(coverage: Mapping[str, Mapping[str, int]]) -> Rows:
+    """A row for each run: its jobs, and what became of those without a picture. None of these counts as a 0."""
+    names = list(dict.fromkeys(name for counts in coverage.values() for name in counts))
+    return [
+        ["run", *map(title, names)],
+        *([title(run), *(str(counts.get(name, 0)) for name in names)] for run, counts in coverage.items()),
+    ]
 
 
 def part_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
@@ -68,9 +157,16 @@ def chance_rows(scale: Mapping[str, Any], names: Sequence[str], between: list[st
 
 
 def comparison_rows(summary: Mapping[str, Any]) -> Rows:
-    """A row for each two arms that are compared."""
-    rows = [[title(name), number(estimate)] for name, estimate in summary["comparisons"].items()]
-    return [[f"{title(summary['compared'])} of", ""], *rows]
+    """A row for each two arms that are compared, on their common jobs."""
+    rows = [
+        [title(name), number(found), str(found["n"]), str(found["subjects"]), number(found["won"]),
+         "yes" if found["apart"] else "no"]
+        for name, found in summary["comparisons"].items()
+    ]  # fmt: skip
+    return [
+        [f"{title(summary['compared'])} of", "value", "common jobs", "subjects", "subjects won", "told apart"],
+        *rows,
+    ]
 
 
 def teacher_rows(teacher: Mapping[str, Any]) -> Rows:

@@ -10,7 +10,7 @@ from PIL import Image
 from dsd.errors import UserError
 from dsd.flow import seed_at
 from dsd.infer.methods import Method
-from dsd.io.records import Result
+from dsd.io.records import NOT_ATTEMPTED, Result
 from dsd.pipeline.jobs import Job, JobSource
 from dsd.runs.shards import Failure, Shard
 
@@ -48,6 +48,7 @@ class Drawer:
             try:
                 job = self.jobs[position]
                 pictures = job.pictures()
+                refuse_attempt(len(pictures), self.method, self.name)
                 job = replace(job, prompt=self.enhance(pictures[0], job.prompt))
                 seed = seed_at(self.seed, position) if job.seed is None else job.seed
                 ready.append((position, job, pictures, seed))
@@ -81,5 +82,16 @@ class Drawer:
     @staticmethod
     def failure(job: Job, error: UserError) -> Failure:
         """Record a job that cannot be drawn."""
-        log.warning("job %s failed: %s", job.name, error)
+        log.warning("job %s%s: %s", job.name, "" if isinstance(error, NotAttempted) else " failed", error)
         return Failure({"job": job.name, "prompt": job.prompt}, str(error))
+
+
+class NotAttempted(UserError):
+    """A job that a method cannot even begin. It counts apart from failures, and never as a 0."""
+
+
+def refuse_attempt(num_references: int, method: Method, name: str) -> None:
+    """Raise NotAttempted where a job has more references than a method takes."""
+    most = method.most_references
+    if most is not None and num_references > most:
+        raise NotAttempted(f"{NOT_ATTEMPTED}: {num_references} references, {name} takes at most {most}")

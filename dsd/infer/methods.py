@@ -25,6 +25,8 @@ References = list[Image.Image]  # of one picture
 class Method(Protocol):
     """Draws pictures. A picture never depends on the others of its batch."""
 
+    most_references: int | None  # of one picture; None: any number
+
     def __call__(
         self, references: Sequence[References], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
@@ -60,6 +62,7 @@ class Student:
             parts.path, parts.adapter, parts.transformer, parts.lora, dict(map(weighted, parts.style_loras)),
             fuse=speed.fuse, dtype=parts.dtype, distilled=parts.distilled,
         )  # fmt: skip
+        self.most_references: int | None = self.pipeline.student.most_references
         if self.one_by_one:
             refuse_step_cache(self.pipeline.student)
         self.pipeline.precompute = speed.precompute
@@ -112,6 +115,8 @@ def weighted(style_lora: str) -> tuple[str, float]:
 class TextOnly:
     """The base model by itself: what a prompt can tell without a picture."""
 
+    most_references = None
+
     def __init__(self, parts: Parts, name: str, takes_adapter: bool) -> None:
         self.settings = {key: parts.settings[key] for key in ("height", "width", "num_inference_steps")}
         pipeline = load_pipeline(parts.path, dtype=parts.dtype, device=str(parts.device))
@@ -142,6 +147,8 @@ def refuse_nan(pipeline: Any, step: int, timestep: Any, state: dict[str, Any]) -
 
 class CopyPaste:
     """The reference as it is: everything kept, nothing followed."""
+
+    most_references = None
 
     def __init__(self, parts: Parts, name: str, takes_adapter: bool) -> None:
         self.size = parts.settings["height"], parts.settings["width"], parts.settings["fit"]

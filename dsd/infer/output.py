@@ -11,6 +11,7 @@ from PIL import Image
 
 from dsd.io.files import atomic
 from dsd.io.pictures import contact_sheet, save_png
+from dsd.pipeline.jobs import PICTURES
 
 
 def save_pictures(rows: Dataset, folder: Path, settings: dict[str, Any]) -> None:
@@ -28,7 +29,9 @@ def save_pictures(rows: Dataset, folder: Path, settings: dict[str, Any]) -> None
 
 def free_name(job: str, taken: set[str]) -> str:
     """Make a file name of a job's name, of at most 100 characters, that is not taken; upper and lower case are one."""
-    stem = re.sub(r"[^\w.-]+", "-", Path(job).stem)[:100].strip(".") or "picture"
+    path = Path(job)
+    name = path.stem if path.suffix.lower() in PICTURES else path.name  # "st._bernard-3" has no ending
+    stem = re.sub(r"[^\w.-]+", "-", name)[:100].strip(".") or "picture"
     name, number = stem, 1
     while name.lower() in taken:
         number += 1

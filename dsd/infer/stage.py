@@ -17,7 +17,7 @@ from dsd.infer.output import overview, save_pictures
 from dsd.infer.settings import images_of
 from dsd.io.files import refuse_unwritable, resolve
 from dsd.io.pictures import picture_format, read_picture, save_picture
-from dsd.io.records import Result, features
+from dsd.io.records import NOT_ATTEMPTED, Result, features, reason_class
 from dsd.models.adapter import style_tensors
 from dsd.models.adapter_file import read_adapter
 from dsd.models.kinds import student_from
@@ -85,8 +85,10 @@ def draw_jobs(cfg: DictConfig) -> None:
     if cfg.png:
         save_pictures(rows, current.output_dir / "images", plain(cfg)["settings"])
     look = overview(rows, current.output_dir / "overview.png")
-    counts = {"results": len(rows), "failed": len(failures)}
-    current.finish(counts, f"{len(rows)} pictures by {cfg.method.name} ({len(failures)} failed)", look)
+    left = sum(reason_class(failure["reason"]) == NOT_ATTEMPTED for failure in failures)
+    counts = {"results": len(rows), "failed": len(failures) - left} | ({"not_attempted": left} if left else {})
+    said = f"{counts['failed']} failed" + (f", {left} not attempted" if left else "")
+    current.finish(counts, f"{len(rows)} pictures by {cfg.method.name} ({said})", look)
 
 
 def make_method(cfg: DictConfig, many: bool) -> Method:

@@ -20,6 +20,7 @@ from dsd.version import __version__
 
 HEADER = 33  # bytes of a PNG before its other chunks: the signature and IHDR
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # that are read; JPEG includes MPO
+SMALL = 128  # pixels; larger pictures travel as JPEG in a page
 PAD, LINE, INK, PAPER = 8, 15, (40, 40, 48), (255, 255, 255)
 
 
@@ -171,7 +172,11 @@ def png(image: Image.Image) -> bytes:
 
 
 def data_uri(image: Image.Image, largest: int) -> str:
-    """Turn a picture into a PNG data URI, at most `largest` pixels wide and high."""
+    """Turn a picture into a data URI, at most `largest` pixels wide and high: PNG, or JPEG where it is large."""
     shown = image.convert("RGB")
     shown.thumbnail((largest, largest))
-    return "data:image/png;base64," + b64encode(png(shown)).decode()
+    if max(shown.size) <= SMALL:
+        return "data:image/png;base64," + b64encode(png(shown)).decode()
+    buffer = BytesIO()
+    shown.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()

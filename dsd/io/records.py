@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LAYOUTS = {"1x1": (1, 1), "1x2": (1, 2), "2x1": (2, 1), "2x2": (2, 2), "1x4": (1, 4)}
 RELATIONS = ("same", "different", "relight")
+NOT_ATTEMPTED = "not attempted"  # class of a failure: the method takes fewer references than the job has
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Result:
     others: list[Image.Image]  # more references of the same picture
     prompt: str
     seed: int
-    method: str  # "student", "text_only", "copy_paste"
+    method: str  # "student", "zero_shot", "text_only", "copy_paste"
     category: str  # of the subject, "" where it has none: "animal", "object"
     kind: str  # of the prompt, "" where it has none: "photorealistic", "style"
     truth: str  # JSON {attribute: value} of the reference's subject where it is known, otherwise ""

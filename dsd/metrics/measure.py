@@ -43,6 +43,8 @@ class Scale:
     products: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # product of means: {"CPxPF": ("CP", "PF")}
     chance: Mapping[str, float] = field(default_factory=dict)  # what guessing scores, by name
     titles: Mapping[str, str] = field(default_factory=dict)  # longer names for people, where there are any
+    by_kind: tuple[str, ...] = ()  # names told by kind of prompt; the others are told by category of subject
+    judge: str = ""  # id of the judge that answered; "" where none was asked
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ class Similarity:
         explained = f"{image} is the cosine between the embeddings of the picture and of its reference."
         if features.knows_text:
             explained += f" {text} is the cosine between those of the picture and of its prompt."
-        self.scale = Scale(names, headline=image, explained=explained, unit="cosine similarity")
+        by_kind = (text,) if features.knows_text else ()
+        self.scale = Scale(names, headline=image, explained=explained, unit="cosine similarity", by_kind=by_kind)
 
     def objection(self, prompt: str, truth: str) -> str:
         """Nothing: an embedding takes any picture and any prompt."""

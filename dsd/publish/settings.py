@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dsd.errors import UserError
 from dsd.io.files import refuse_unwritable
-from dsd.runs.settings import setting
+from dsd.runs.settings import check_path, setting
 
 CLOSING = "An existing folder is refused, never overwritten. --cfg job prints the whole config and writes nothing."
 
@@ -62,18 +62,29 @@ class ExportSettings:
         refuse_existing("output_dir", cfg.output_dir)
 
 
+class Benchmark(Enum):
+    """In whose layout drawn pictures are written, see `dsd.benchmarks.layouts`."""
+
+    dreambench_plus = "dreambench_plus"
+    dreambench = "dreambench"
+    omnicontext = "omnicontext"
+    sconeeval = "sconeeval"
+
+
 @dataclass
 class PublishSettings:
-    """Publish curated pairs as a data set with a card that says how they were made and what was rejected."""
+    """Publish curated pairs as a data set with a card; or write drawn pictures for a benchmark's own scripts."""
 
     examples: ClassVar[tuple[str, ...]] = (
         "dsd-publish pairs=outputs/paper/pairs repo=user/name",
         "dsd-publish pairs=outputs/paper/pairs repo=user/name private=true license=apache-2.0",
-        "dsd-publish pairs=outputs/demo/pairs local=folder",
+        "dsd-publish results=outputs/student layout=dreambench_plus local=samples/student",
     )
     closing: ClassVar[str] = CLOSING
 
-    pairs: str = setting("output_dir of dsd-curate", reads="curation")
+    pairs: str = setting("output_dir of dsd-curate")
+    results: str | None = setting("output_dir of dsd-infer: its pictures are written instead, with layout= and local=")
+    layout: Benchmark | None = setting("of results=: dreambench_plus, dreambench, omnicontext or sconeeval")
     repo: str | None = setting("user/name on the Hugging Face hub; the token is read from HF_TOKEN")
     local: str | None = setting("a folder to write instead, which does not exist yet")
     license: str | None = setting("licence of the pairs, in the hub's names; null: the teacher's, from the manifest")
@@ -82,6 +93,10 @@ class PublishSettings:
     @staticmethod
     def check(cfg: Any) -> None:
         """Ask for one place, and refuse a folder that exists."""
+        if (cfg.results is None) != (cfg.layout is None) or (cfg.results is not None and cfg.local is None):
+            raise UserError("results=, layout= and local= go together, such as layout=dreambench_plus local=samples/me")
+        check_path("pairs" if cfg.results is None else "results", cfg.results or cfg.pairs,
+                   "curation" if cfg.results is None else "infer")  # fmt: skip
         if (cfg.repo is None) == (cfg.local is None):
             raise UserError("give either repo=user/name, or local=folder")
         if cfg.local is not None:

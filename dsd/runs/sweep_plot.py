@@ -1,5 +1,6 @@
 """Plot the results of a sweep against what was swept."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ def plot(settings: Sequence[dict[str, str]], results: Sequence[dict[str, float]]
     The x axis is the swept number with the most values (a seed only where nothing else was swept), or the first key.
     """
     keys, names = list(settings[0]), list(dict.fromkeys(name for r in results for name in r))[:_PANELS]
-    numeric = [key for key in keys if all(_number(s[key]) is not None for s in settings)]
+    numeric = {key: found for key in keys if (found := numbers_of([s[key] for s in settings])) is not None}
     x = max(numeric, key=lambda key: (key != "seed", len({s[key] for s in settings})), default=keys[0])
     lines: dict[str, list[int]] = {}
     for job, s in enumerate(settings):
@@ -34,12 +35,12 @@ def plot(settings: Sequence[dict[str, str]], results: Sequence[dict[str, float]]
     figure = Figure(figsize=(1 + 4 * columns, 3.4 * rows), layout="constrained")
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names):
         for label, jobs in lines.items():
-            points = [(_number(settings[job][x]), settings[job][x], results[job][name]) for job in jobs
-                      if name in results[job]]  # fmt: skip
+            shown: Sequence[float | str] = numeric.get(x) or [s[x] for s in settings]
+            points: list[Any] = [(shown[job], results[job][name]) for job in jobs if name in results[job]]
             if x in numeric:
                 points.sort()
-            axes.plot([p[0] if x in numeric else p[1] for p in points], [p[2] for p in points], "o-", label=label)
-        values = [_number(s[x]) or 0 for s in settings] if x in numeric else [0]
+            axes.plot([p[0] for p in points], [p[1] for p in points], "o-", label=label)
+        values = numeric.get(x, [0])
         if min(values) > 0 and max(values) >= 10 * min(values):
             axes.set_xscale("log")
         axes.set(xlabel=x, ylabel=name)
@@ -51,8 +52,15 @@ def plot(settings: Sequence[dict[str, str]], results: Sequence[dict[str, float]]
     return figure
 
 
-def _number(text: str) -> float | None:
+def numbers_of(texts: Sequence[str]) -> list[float] | None:
+    """Read texts as numbers, also "checkpoints/step-100" and "checkpoints/step-200", which differ in one number."""
     try:
-        return float(text)
+        return [float(text) for text in texts]
     except ValueError:
+        parts = [re.split(r"(\d+(?:\.\d+)?)", text) for text in texts]
+    if len(set(map(len, parts))) > 1:
         return None
+    differing = [i for i, column in enumerate(zip(*parts, strict=True)) if len(set(column)) > 1]
+    if len(differing) != 1 or differing[0] % 2 == 0:  # splitting leaves the numbers at odd places
+        return None
+    return [float(part[differing[0]]) for part in parts]

@@ -1,6 +1,7 @@
 """Compare the jobs of a --multirun: a table of settings and results, and their pictures side by side.
 
-For a sweep of trainings the picture is a plot of the results, and loss.png shows the loss curves side by side.
+For a sweep of trainings the picture is a plot of the results, and loss.png shows the loss curves side by side. For a
+sweep of evaluations it is a plot of every arm's numbers.
 """
 
 import csv
@@ -35,7 +36,8 @@ def write_overview(folder: Path, num_jobs: int) -> None:
     table = compare(jobs)
     with atomic(folder / OVERVIEW) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows(table)
-    settings, results = varied(jobs), [measured(m) for m in map(_manifest, jobs) if m["stage"] == "train"]
+    settings = unfolded(varied(jobs))
+    results = [measured(m) for m in map(_manifest, jobs) if m["stage"] in ("train", "evaluate")]
     plotted = len(results) == len(jobs) and any(results) and bool(settings[0])
     if plotted:
         with atomic(folder / "overview.png") as temporary:
@@ -56,7 +58,7 @@ def write_overview(folder: Path, num_jobs: int) -> None:
 
 def compare(jobs: Sequence[Path]) -> list[list[str]]:
     """Make a header and a row a job: its folder's name, the settings that differ, every number of its manifest."""
-    settings = varied(jobs)
+    settings = unfolded(varied(jobs))
     results = [_numbers(_manifest(job)) for job in jobs]
     keys, names = list(settings[0]), list(dict.fromkeys(name for r in results for name in r))
     rows = [
@@ -104,6 +106,17 @@ def varied(jobs: Sequence[Path]) -> list[dict[str, str]]:
     for key in sorted((k for k in values if len(set(values[k])) > 1), key=lambda k: k.count(".")):
         differing.setdefault((key.split(".")[-1], *values[key]), key)
     return [{key: values[key][job] for key in keys if key in differing.values()} for job in range(len(jobs))]
+
+
+def unfolded(settings: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Replace swept folders of an evaluation's results by the settings in which those folders differ."""
+    for key in [key for key in settings[0] if key.startswith("results.")]:
+        folders = [Path(s[key]) for s in settings]
+        if all((folder / CONFIG).is_file() for folder in folders) and any(inner := varied(folders)):
+            settings = [
+                {k: v for k, v in s.items() if k != key} | i for s, i in zip(settings, inner, strict=True)
+            ]  # fmt: skip
+    return settings
 
 
 def _label(settings: dict[str, str]) -> str:

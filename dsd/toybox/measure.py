@@ -63,6 +63,7 @@ SCALE = Scale(
     products={"CPxPF": ("CP", "PF")},
     chance=chance(),
     titles={"CP": "CP, concept preservation", "PF": "PF, prompt following"},
+    by_kind=("PF",),
 )
 GRID_SCALE = GridScale(
     panel_names=("PF", "named"),

@@ -69,7 +69,7 @@ def test_everything_is_measured_shown_and_not_done_twice(made, tmp_path, monkeyp
 
     written = {f: f.stat().st_mtime_ns for f in out.iterdir() if f.is_file()}
     assert {f.name for f in written} == {
-        "config.yaml", "summary.json", "table.md", "measures.png", "report.html", "manifest.json"
+        "config.yaml", "summary.json", "table.md", "table.tex", "measures.png", "report.html", "manifest.json"
     }  # fmt: skip
     assert evaluate(monkeypatch, tmp_path, *arguments) == 0
     assert "done already" in caplog.text
@@ -82,7 +82,7 @@ def test_the_report_needs_no_other_file(made, tmp_path, monkeypatch) -> None:
     sources = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert len(sources) > 40
     assert all(source.startswith("data:image/") for source in sources)
-    assert "<script" not in html
+    assert "<script src" not in html
     assert "url(" not in html
     for shown in ("belly: ", "low confidence", "prefers-color-scheme", "student / text only"):
         assert shown in html

@@ -118,9 +118,9 @@ def test_a_canvas_fails_at_jobs_of_several_references_alone(run, adapter, tmp_pa
     jobs = jobs_file(tmp_path / "jobs.jsonl", ([FIRST, SECOND], PROMPT, 1), (FIRST, PROMPT, 1))
     said = run("infer", *jobs, f"adapter={adapter}", "settings.num_inference_steps=1", "device=cpu",
                f"output_dir={tmp_path / 'out'}")  # fmt: skip
-    assert "1 pictures by student (1 failed)" in said
+    assert "1 pictures by student (0 failed, 1 not attempted)" in said
     (failure,) = read_failures(tmp_path / "out", "results")
-    assert "student=canvas takes at most 1" in failure["reason"]
+    assert failure["reason"] == "not attempted: 2 references, student takes at most 1"
 
 
 @pytest.fixture(scope="module")
