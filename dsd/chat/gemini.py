@@ -52,7 +52,7 @@ class Gemini:
             form = {"response_mime_type": "application/json", "response_json_schema": schema}
         pictures = [types.Part.from_bytes(data=png(image), mime_type=MIME) for image in question.images]
         contents: list[Any] = [types.Part.from_text(text=question.text), *pictures]
-        config = types.GenerateContentConfig(should_return_http_response=True, **form)
+        config = types.GenerateContentConfig(should_return_http_response=True, **form, **question.sampling.given())
 
         def call() -> bytes:
             answer = self.client.models.generate_content(model=self.model, contents=contents, config=config)

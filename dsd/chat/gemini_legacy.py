@@ -36,9 +36,10 @@ class GeminiLegacy:
 
     def ask(self, question: Question) -> Reply:
         """Make one call, without retries."""
-        text, form = question.text, cast(Any, None)
+        text, form = question.text, question.sampling.given()
+        form.pop("seed", None)  # this client does not know it
         if question.answer is not None:
-            form = {"response_mime_type": "application/json"}
+            form["response_mime_type"] = "application/json"
             text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
         parts = [{"mime_type": MIME, "data": png(image)} for image in question.images]
         once: Any = {"timeout": self.timeout, "retry": None}
@@ -46,7 +47,7 @@ class GeminiLegacy:
         def call() -> bytes:
             self.heard.body = None
             try:
-                self.client.generate_content([text, *parts], generation_config=form, request_options=once)
+                self.client.generate_content([text, *parts], generation_config=cast(Any, form or None), request_options=once)
             except Exception:
                 if self.heard.body is None:
                     raise  # otherwise the client could not read the body; our schema says why
