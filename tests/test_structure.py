@@ -35,7 +35,7 @@ ROOMS = {
     "__init__": GROUND | {"runs", "models", "pipeline"},  # the library's face, imported when used
     "runs": GROUND,
     "models": GROUND | {"runs"},
-    "metrics": GROUND | {"runs", "models"},
+    "metrics": GROUND | {"runs", "models", "chat"},
     "chat": GROUND | {"runs", "models"},
     "pipeline": GROUND | {"runs", "models"},
     **dict.fromkeys(STAGES, GROUND | {"runs", "models", "metrics", "chat", "pipeline"}),
@@ -157,8 +157,8 @@ def schema_of(stage: str) -> type:
 
 
 def test_there_are_few_config_files() -> None:
-    """The redesign's bound was 80; the chain of free models adds a file for each model and published setting."""
-    assert len(GROUP_FILES) <= 100
+    """The redesign's bound was 80; each free model, published setting, judge and benchmark adds a file."""
+    assert len(GROUP_FILES) <= 110
 
 
 @pytest.mark.parametrize("stage", STAGES)
