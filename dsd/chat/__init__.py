@@ -43,7 +43,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, the tokens that it took (None where the provider does not say), and which model it names as its own."""
+    """An answer, the tokens that it took (None where the provider does not say), and the model that it names."""
 
     text: str
     input_tokens: int | None = None

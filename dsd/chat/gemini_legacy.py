@@ -47,7 +47,9 @@ class GeminiLegacy:
         def call() -> bytes:
             self.heard.body = None
             try:
-                self.client.generate_content([text, *parts], generation_config=cast(Any, form or None), request_options=once)
+                self.client.generate_content(
+                    [text, *parts], generation_config=cast(Any, form or None), request_options=once
+                )
             except Exception:
                 if self.heard.body is None:
                     raise  # otherwise the client could not read the body; our schema says why

@@ -10,10 +10,15 @@ from omegaconf import DictConfig
 
 from dsd.evaluate import table
 from dsd.evaluate.consistency import ScoredGrid, check_grids, score_grids
+from dsd.evaluate.control import write_control
 from dsd.evaluate.figures import measures_figure
 from dsd.evaluate.inputs import Inputs, open_inputs
+from dsd.evaluate.judged import announce, answered_by, cards_of, refuse_unanswered, write_scored
+from dsd.evaluate.raters import compare_raters
+from dsd.evaluate.replay import replay
 from dsd.evaluate.report import write_report
 from dsd.evaluate.scoring import Measures, Scored, check_measures, same_jobs, score_results
+from dsd.evaluate.settings import Mode
 from dsd.evaluate.summary import left_out, summarise
 from dsd.evaluate.teachers import measure_one, open_teacher, teachers_rows
 from dsd.io.files import atomic, remove_all_stale, write_json
@@ -28,23 +33,31 @@ OUTPUTS = ("summary.json", "table.md", "measures.png", "report.html")
 
 def run(cfg: DictConfig) -> None:
     """Measure everything that the config names, once."""
+    if cfg.mode is not Mode.evaluate:
+        return write_control(cfg) if cfg.mode is Mode.control else compare_raters(cfg)
+    if cfg.replay is not None:
+        return replay(cfg)
     if any(cfg.teachers.values()):
         return compare(cfg)
     inputs = open_inputs(cfg.grids, cfg.curated, cfg.adapter, cfg.results)
-    began = begin_evaluation(cfg, inputs.fingerprints)
+    content = {**inputs.fingerprints, **cards_of(cfg)}
+    began = begin_evaluation(cfg, content)
     if began is None:
         return
     measures: Measures = {name: instantiate(measure) for name, measure in cfg.measure.items() if measure}
     check_measures(measures, inputs.results)
+    announce(measures, sum(map(len, inputs.results.values())))
     scored = score_results(inputs.results, measures, cfg.batch_size)
+    refuse_unanswered(measures)
     if not same_jobs(scored.values()):
         log.warning("evaluate: the results were not asked the same prompts for the same references; compare with care")
     grid_measure = grid_measure_of(measures, inputs)
     grids = read_grids(inputs, grid_measure, cfg.batch_size)
     numbers = summarise(inputs, measures, scored, grid_measure, grids, cfg.num_resamples, cfg.seed, cfg.baseline)
-    summary = {"config_hash": began.config_hash, "inputs": inputs.fingerprints, **inputs.costs, **numbers}
+    summary = {"config_hash": began.config_hash, "inputs": content, **inputs.costs, **numbers}
+    write_scored(began.output_dir, inputs.results, scored)
     write_outputs(began.output_dir, summary, inputs, grids, scored)
-    finish(began, summary, inputs, scored, len(inputs.grids or ()))
+    finish(began, summary, scored, len(inputs.grids or ()))
 
 
 def compare(cfg: DictConfig) -> None:
@@ -115,17 +128,15 @@ def write_outputs(
     print("\n\n".join(map(table.plain, every)))
 
 
-def finish(
-    run: Run, summary: Mapping[str, Any], inputs: Inputs, scored: Mapping[str, Sequence[Scored]], num_grids: int
-) -> None:
+def finish(run: Run, summary: Mapping[str, Any], scored: Mapping[str, Sequence[Scored]], num_grids: int) -> None:
     """Write the manifest, with the value of every arm's main numbers."""
     names = [name for scale in summary["measures"].values() for name in scale["plotted"] or scale["names"]]
     counts = {"results": sum(map(len, scored.values())), "grids": num_grids}
     run.finish(
         counts,
-        f"{counts['results']} pictures of {len(scored)} runs",
+        f"{counts['results']} pictures of {len(scored)} runs" + answered_by(summary),
         run.output_dir / "report.html",
         [run.output_dir / name for name in OUTPUTS],
-        inputs=inputs.fingerprints,
+        inputs=summary["inputs"],
         arms={arm: {name: row[name]["value"] for name in names} for arm, row in summary["arms"].items()},
     )

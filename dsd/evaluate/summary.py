@@ -10,6 +10,7 @@ from dsd.evaluate.accuracy import count_reasons, filters, join, measure_curation
 from dsd.evaluate.arms import all_names, measure_arms
 from dsd.evaluate.consistency import ScoredGrid, measure_teacher
 from dsd.evaluate.inputs import Inputs, without_images
+from dsd.evaluate.judged import describe_judges, note_missing
 from dsd.evaluate.scoring import Measures, Scored
 from dsd.io.records import reason_class
 from dsd.metrics.measure import GridMeasure
@@ -23,11 +24,13 @@ def summarise(
     rng = [np.random.default_rng((seed, part)) for part in range(3)]
     names = all_names(measure.scale for measure in measures.values())
     arms, comparisons = measure_arms(scored, names, num_resamples, rng[0], baseline)
+    note_missing(arms, scored, measures)
     teacher = None
     if grids and grid_measure is not None:
         teacher = measure_teacher(list(grids.values()), grid_measure.scale, num_resamples, rng[1])
     return {
         "measures": describe(measures),
+        "judges": describe_judges(measures, scored),
         "chance": {name: value for m in measures.values() for name, value in m.scale.chance.items()},
         "compared": names.compared,
         "arms": arms,

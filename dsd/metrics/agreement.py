@@ -20,14 +20,20 @@ def alpha(
     ratings: np.ndarray, units: Sequence[object], level: Level, num_resamples: int, rng: np.random.Generator
 ) -> Estimate:
     """Krippendorff's alpha of ratings (M, N), nan where a rater did not rate. `n` counts what two or more rated."""
-    ratings = np.asarray(ratings, float)
-    values = np.unique(ratings[~np.isnan(ratings)])
-    counts = np.stack([(ratings == value).sum(axis=0) for value in values], axis=1) if len(values) else np.zeros((0, 0))
     unit = np.unique([str(name) for name in units], return_inverse=True)[1]
     weights = unit_weights(rng, int(unit.max(initial=-1)) + 1, num_resamples)
-    shared = int((counts.sum(axis=1) >= 2).sum()) if counts.size else 0
-    samples = [alpha_of(np.repeat(counts, row[unit].astype(int), axis=0), values, level) for row in weights]
-    return estimate(np.array(samples), shared)
+    shared = int(((~np.isnan(ratings)).sum(axis=0) >= 2).sum())
+    return estimate(alpha_samples(ratings, unit, weights, level), shared)
+
+
+def alpha_samples(ratings: np.ndarray, unit: np.ndarray, weights: np.ndarray, level: Level) -> np.ndarray:
+    """Alpha in every resample, (1 + R,), of ratings (M, N) whose units are numbered (N,); weights (1 + R, U)."""
+    ratings = np.asarray(ratings, float)
+    values = np.unique(ratings[~np.isnan(ratings)])
+    counts = np.stack([(ratings == value).sum(axis=0) for value in values], axis=1) if len(values) else None
+    if counts is None:
+        return np.full(len(weights), np.nan)
+    return np.array([alpha_of(np.repeat(counts, row[unit].astype(int), axis=0), values, level) for row in weights])
 
 
 def alpha_of(counts: np.ndarray, values: np.ndarray, level: Level) -> float:
@@ -36,9 +42,7 @@ def alpha_of(counts: np.ndarray, values: np.ndarray, level: Level) -> float:
     if used.sum() < 2 or not (counts.sum(axis=1) >= 2).any():
         return float("nan")
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = krippendorff.alpha(
-            value_counts=counts[:, used], value_domain=values[used], level_of_measurement=level
-        )
+        found = krippendorff.alpha(value_counts=counts[:, used], value_domain=values[used], level_of_measurement=level)
     return float(found)
 
 
@@ -66,9 +70,7 @@ def ranking_agreement(scores: Sequence[float], best_first: Sequence[int]) -> dic
     }
 
 
-def mean_of(
-    values: Sequence[float], units: Sequence[object], num_resamples: int, rng: np.random.Generator
-) -> Estimate:
+def mean_of(values: Sequence[float], units: Sequence[object], num_resamples: int, rng: np.random.Generator) -> Estimate:
     """Mean of values (N,), units resampled."""
     unit = np.unique([str(name) for name in units], return_inverse=True)[1]
     weights = unit_weights(rng, int(unit.max(initial=-1)) + 1, num_resamples)

@@ -38,9 +38,7 @@ def test_another_model_is_said_once_and_kept_with_the_answer(tmp_path: Path, cap
     with serve(lambda _: (200, openai_says("yes") | {"model": "gpt-7"})) as server:
         service = Service(OpenAI("gpt-6-luna", base_url=f"{server.url}/v1"), tmp_path / "answers.sqlite")
         list(service.ask_all([Question("a"), Question("b")], "p"))
-    assert [record.message for record in caplog.records] == [
-        "vlm.chat.model=gpt-6-luna: another model answered, gpt-7"
-    ]
+    assert [record.message for record in caplog.records] == ["vlm.chat.model=gpt-6-luna: another model answered, gpt-7"]
     assert service.answered_by(Question("a")) == "gpt-7"
     assert models(tmp_path / "answers.sqlite", "p") == ["gpt-7"]
     assert service.named == {"gpt-7": 2}

@@ -4,6 +4,7 @@
 cache, and stops where the same card answers otherwise: the model was replaced, or is served in another way.
 """
 
+import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -81,17 +82,15 @@ def ask_control(card: Card, service: Service, rubrics: Iterable[str]) -> Control
 
     UserError where a question has no answer, or another model answers.
     """
-    asked = {
-        f"{name} of {pair.name}": question_about(pair, card, name) for name in rubrics for pair in control_pairs()
-    }
+    asked = {f"{name} of {pair.name}": question_about(pair, card, name) for name in rubrics for pair in control_pairs()}
     with tempfile.TemporaryDirectory(prefix="dsd-control-") as folder:
         today = Service(service.chat, Path(folder) / "answers.sqlite", service.limits)
         scores = {}
-        for (name, question), answer in zip(asked.items(), today.ask_all(list(asked.values())), strict=True):
+        for name, answer in zip(asked, today.ask_all(list(asked.values())), strict=True):
             if isinstance(answer, ChatError):
                 raise UserError(f"control pairs: {name}: no answer ({answer}); nothing was judged")
-            scores[name] = int(question.answer.model_validate_json(answer).score)  # type: ignore[union-attr, attr-defined]
-        model = today.answered_by(question)
+            scores[name] = int(json.loads(answer)["score"])
+        model = today.answered_by(next(iter(asked.values())))
         service.ledger.update(today.ledger)
     refuse_other(card, model)
     return Control(card=card.id, model=model, scores=scores)
@@ -101,8 +100,8 @@ def refuse_other(card: Card, model: str) -> None:
     """UserError where a model answered that is not the card's."""
     if not is_named(card.answered_as or card.model, model):
         raise UserError(
-            f"vlm.chat.model={card.model}: {model} answered, so this is not the judge of card {card.id}; if it is the same "
-            f"model by another name, give card.answered_as={model}"
+            f"vlm.chat.model={card.model}: {model} answered, so this is not the judge of card {card.id}; if it is "
+            f"the same model by another name, give card.answered_as={model}"
         )
 
 
@@ -123,7 +122,7 @@ def read_control(path: str | Path) -> Control:
 
 
 def refuse_changed(path: str | Path, card: Card, service: Service, rubrics: Iterable[str]) -> None:
-    """Ask rubrics about the control pairs and compare. UserError where an answer differs by more than SLACK of its scale."""
+    """Ask about the control pairs and compare. UserError where an answer differs by more than SLACK of its scale."""
     stored = read_control(path)
     if stored.card != card.id:
         raise UserError(f"control={path}: answers of judge card {stored.card}, but card= is {card.id}")
@@ -141,4 +140,3 @@ def differences(then: Mapping[str, int], now: Mapping[str, int], card: Card) -> 
         return [f"{name}: asked on one side alone" for name in sorted(then.keys() ^ now.keys())]
     most = {name: card.rubrics[name.split(" of ")[0]].most for name in then}
     return [f"{n}: {then[n]} then, {now[n]} now" for n in then if abs(then[n] - now[n]) > SLACK * most[n]]
-

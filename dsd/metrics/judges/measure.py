@@ -55,9 +55,9 @@ class VLMMeasure:
         swapped: bool = False,
         control: str | None = None,
     ) -> None:
-        """`prefix` tells names of two judges apart. `swapped` shows one reference and the picture in each other's place.
+        """`prefix` tells names of two judges apart. `swapped` shows a single reference and the picture the other way.
 
-        `control` is a file of `dsd-evaluate mode=control`: the judge must answer as it did then before anything is asked.
+        `control` is a file of `dsd-evaluate mode=control`: the judge must answer as then before anything is asked.
         UserError where the card lacks a rubric or is of another model than the service asks.
         """
         self.card, self.service, self.swapped, self.control = read_card(card), service, swapped, control
@@ -66,11 +66,8 @@ class VLMMeasure:
             raise UserError(f"measure: rubric {unknown[0]} is not in the judge card; choose from {known}")
         if not rubrics or len({*rubrics}) < len(rubrics):
             raise UserError(f"measure: rubrics={list(rubrics)}: one or more names are needed, each once")
-        if service is not None and service.model != self.card.model:
-            raise UserError(
-                f"card.model={self.card.model}, but vlm.chat.model={service.model}: one judge is needed; "
-                f"give vlm.chat.model={self.card.model}, or 'card.model=${{vlm.chat.model}}'"
-            )
+        if service is not None:
+            refuse_other_judge(self.card, service)
         self.names = {name: f"{prefix}{name}" for name in rubrics}
         self.scale = scale_of(self.card, self.names, prefix)
         self.ratings = Ratings(folder, self.card)
@@ -169,12 +166,21 @@ class VLMMeasure:
         return Rating(asked.key, card.id, asked.rubric, asked.repeat, STATES[0], answer, model)
 
     def refuse_unfit(self) -> None:
-        """Once, before the first question: UserError without a service, or where the control pairs come out otherwise."""
+        """Before the first question: UserError without a service, or where the control pairs are answered otherwise."""
         if self.service is None:
             raise UserError("measure=vlm asks a vision-language model: choose vlm=gemini, vlm=openai or vlm=local")
         if not self.fit and self.control:
             refuse_changed(self.control, self.card, self.service, list(self.names))
         self.fit = True
+
+
+def refuse_other_judge(card: Card, service: Service) -> None:
+    """UserError where the service asks another model than the card names."""
+    if service.model != card.model:
+        raise UserError(
+            f"card.model={card.model}, but vlm.chat.model={service.model}: one judge is needed; "
+            f"give vlm.chat.model={card.model}, or 'card.model=${{vlm.chat.model}}'"
+        )
 
 
 def scale_of(card: Card, names: Mapping[str, str], prefix: str) -> Scale:
@@ -191,8 +197,8 @@ def scale_of(card: Card, names: Mapping[str, str], prefix: str) -> Scale:
         names=(*names.values(), *products),
         headline=next(iter(products), next(iter(names.values()))),
         explained=(
-            f"{' and '.join([*said, *whole])}: scores of a vision-language model, {card.model} {card.revision} by judge "
-            f"card {card.id}. Products are products of means. Refusals and failures are left out and counted."
+            f"{' and '.join([*said, *whole])}: scores of a vision-language model, {card.model} {card.revision} by "
+            f"judge card {card.id}. Products are products of means. Refusals and failures are left out and counted."
         ).replace("  ", " "),
         unit="score",
         products=products,

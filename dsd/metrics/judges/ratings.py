@@ -46,12 +46,11 @@ _form = TypeAdapter(Rating)
 class Ratings:
     """The ratings of one card in a folder: card.json, and Parquet files that are whole or absent. One writer."""
 
-    def __init__(self, folder: str | Path, card: Card | None = None) -> None:
-        """Open the ratings of `card`, or with None those that are there, with the card that is there."""
-        self.root = Path(folder)
-        if card is None:
-            card = stored_card(self.root)
-        self.card, self.folder = card, self.root / card.id
+    def __init__(self, folder: str | Path, card: Card) -> None:
+        """Open the ratings of `card`; those of other cards lie beside them. UserError where they are damaged."""
+        self.card, self.folder = card, Path(folder) / card.id
+        if (self.folder / CARD).is_file():
+            stored_card(Path(folder), card.id)
         self.by_key: dict[str, Rating] = {}
         self.files = sorted(self.folder.glob("ratings-*.parquet"))
         for file in self.files:
@@ -72,17 +71,15 @@ class Ratings:
         self.by_key |= {one.key: one for one in ratings}
 
 
-def stored_card(root: Path) -> Card:
-    """Read the card of a folder of ratings. UserError where there is not exactly one, or it was edited afterwards."""
-    folders = sorted(file.parent for file in root.glob(f"*/{CARD}"))
-    if len(folders) != 1:
-        found = ", ".join(folder.name for folder in folders) or "none"
-        raise UserError(f"{root}: the ratings of one judge card are needed, found {found}")
-    card = read_card(read_json(folders[0] / CARD))
-    if card.id != folders[0].name:
+def stored_card(root: Path, card_id: str) -> Card:
+    """Read the card that lies beside its ratings. UserError where it is not there or was edited afterwards."""
+    file = root / card_id / CARD
+    if not file.is_file():
+        raise UserError(f"{root}: no ratings of judge card {card_id}")
+    card = read_card(read_json(file))
+    if card.id != card_id:
         raise UserError(
-            f"{folders[0] / CARD}: edited after its ratings, which are of card {folders[0].name} (this is {card.id}); "
-            "restore the file"
+            f"{file}: edited after its ratings, which are of judge card {card_id} (this is {card.id}); restore the file"
         )
     return card
 
@@ -96,7 +93,9 @@ def checked(file: Path, card: Card) -> Iterator[Rating]:
         except ValidationError as error:
             wrong = first_problem(error)
         if wrong:
-            raise UserError(f"{file}: row {number} is no rating of this judge ({wrong}); restore the file, or delete it")
+            raise UserError(
+                f"{file}: row {number} is no rating of this judge ({wrong}); restore the file, or delete it"
+            )
         yield rating
 
 
