@@ -8,7 +8,7 @@ import base64
 import io
 import json
 import random
-from collections.abc import Callable
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ USAGE = {"prompt_tokens": 700, "completion_tokens": 30, "total_tokens": 730}
 
 
 def shown(url: str) -> dict[str, str]:
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.rpartition(",")[2]))))
+    data = url.rpartition(",")[2].replace("-", "+").replace("_", "/")  # Gemini's client uses the other alphabet
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     return words(pixels[-1, : len(ATTRIBUTES), 0], ATTRIBUTES)
 
 
@@ -51,12 +52,11 @@ class Judge:
 
     def __init__(self, noise: float = 0.0, seed: int = 0, model: str = MODEL) -> None:
         self.noise, self.rng, self.model = noise, random.Random(seed), model
-        self.paid: dict[str, int] = {}
+        self.paid = Counter[str]()
 
     def say(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         text, pictures = parts_of(body)
-        self.paid[json.dumps([text, pictures, body.get("seed")])] = self.paid.get(
-            json.dumps([text, pictures, body.get("seed")]), 0) + 1  # fmt: skip
+        self.paid[json.dumps([text, pictures, body.get("seed")])] += 1
         score = score_of(text, pictures, 4)
         if self.rng.random() < self.noise:
             score = min(4, max(0, score + self.rng.choice((-1, 1))))
@@ -65,6 +65,3 @@ class Judge:
             return 200, openai_says(answer) | {"model": self.model, "usage": USAGE}
         counts = {"promptTokenCount": 700, "candidatesTokenCount": 30}
         return 200, gemini_says(answer) | {"modelVersion": self.model, "usageMetadata": counts}
-
-
-Faulty = Callable[[dict[str, Any]], Any]

@@ -224,8 +224,8 @@ def test_control_pairs_notice_a_judge_that_has_changed(run, refused, arms, tmp_p
 def test_repeats_have_seeds_of_their_own_and_swapped_shows_the_other_way(run, arms, tmp_path) -> None:
     one = {"copy_paste": arms["copy_paste"]}
     with serve(Judge().say) as server:
-        run("evaluate", *asking(server, one, tmp_path, "card.repeats=3", "card.temperature=0.7",
-                                "measure.vlm.rubrics=[CP]", "measure.vlm.swapped=true", "measure.vlm.prefix=mine_"))  # fmt: skip
+        more = ["card.repeats=3", "card.temperature=0.7", "measure.vlm.rubrics=[CP]", "measure.vlm.swapped=true"]
+        run("evaluate", *asking(server, one, tmp_path, *more, "measure.vlm.prefix=mine_"))
         bodies = [body for _, _, body in server.requests]
     assert Counter(body["seed"] for body in bodies) == {0: NUM, 1: NUM, 2: NUM}
     assert {body["temperature"] for body in bodies} == {0.7}

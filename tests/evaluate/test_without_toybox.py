@@ -66,9 +66,14 @@ def test_similarity_alone_is_enough(run: Callable[..., str], embedding: Path, tm
 
 def test_both_measures_at_once(run: Callable[..., str], embedding: Path, tmp_path: Path) -> None:
     student, grids = infer_run(tmp_path / "student", "perfect"), grids_run(tmp_path / "grids")
-    run("evaluate", f"results={{student: {student}}}", f"grids={grids}", "measure=[toybox,similarity]",
-        "~measure.clip", "~measure.dino", f"measure.dinov2.features.path={embedding}", "num_resamples=200",
-        "device=cpu", "measure.toybox.recogniser._target_=worlds.PixelRecogniser", f"output_dir={tmp_path / 'report'}")  # fmt: skip
+    chosen = [
+        "measure=[toybox,similarity]",
+        "~measure.clip",
+        "~measure.dino",
+        f"measure.dinov2.features.path={embedding}",
+    ]
+    run("evaluate", f"results={{student: {student}}}", f"grids={grids}", *chosen, "num_resamples=200", "device=cpu",
+        "measure.toybox.recogniser._target_=worlds.PixelRecogniser", f"output_dir={tmp_path / 'report'}")  # fmt: skip
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert summary["arms"]["student"]["CPxPF"]["value"] == 1
     assert 0 < summary["arms"]["student"]["dinov2_image"]["value"] < 1

@@ -23,7 +23,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     assert [tensor.shape for tensor in weights.values()] == [tensor.shape for tensor in ours.values()]
     path: Path = tmp_path_factory.mktemp("lite0") / "model.safetensors"
-    save_file(dict(zip(ours, weights.values(), strict=True)), path)
+    save_file({name: tensor.contiguous() for name, tensor in zip(ours, weights.values(), strict=True)}, path)
     return path
 
 
