@@ -8,9 +8,7 @@ images/FOLDER/*.png and prompt_data.jsonl.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +115,25 @@ class Ranking:
     best_first: list[int]  # positions of the candidates
 
 
-def read_rankings(folder: str | Path) -> list[Callable[[], Ranking]]:
-    """Check every line; a ranking's pictures are read when it is called. UserError names the line that cannot work."""
+@dataclass(frozen=True)
+class Unread:
+    """A ranking whose pictures are still on disk."""
+
+    pictures: Path
+    row: Ranked
+    prompt: str
+
+    def read(self) -> Ranking:
+        """Read the pictures."""
+        row = self.row
+        reference = read_picture(self.pictures / row.ref_image).convert("RGB")
+        candidates = [read_picture(self.pictures / name).convert("RGB") for name in row.comp_images]
+        best_first = [row.comp_images.index(name) for name in row.rank_images]
+        return Ranking(row.folder, [Drawing(picture, reference, self.prompt) for picture in candidates], best_first)
+
+
+def read_rankings(folder: str | Path) -> list[Unread]:
+    """Check every line. UserError names the one that cannot work."""
     root, lines = Path(folder), Path(folder) / "consistency_full_rank.jsonl"
     prompts = {}
     if (root / "prompt_data.jsonl").is_file():
@@ -130,12 +145,4 @@ def read_rankings(folder: str | Path) -> list[Callable[[], Ranking]]:
         for name in (row.ref_image, *row.comp_images):
             if not (root / "images" / row.folder / name).is_file():
                 raise UserError(f"{lines}:{number}: no picture images/{row.folder}/{name}")
-    return [partial(ranking_of, root / "images" / row.folder, row, prompts.get(row.folder, "")) for _, row in rows]
-
-
-def ranking_of(pictures: Path, row: Ranked, prompt: str) -> Ranking:
-    """Read the pictures of a ranking."""
-    reference = read_picture(pictures / row.ref_image).convert("RGB")
-    candidates = [read_picture(pictures / name).convert("RGB") for name in row.comp_images]
-    best_first = [row.comp_images.index(name) for name in row.rank_images]
-    return Ranking(row.folder, [Drawing(picture, reference, prompt) for picture in candidates], best_first)
+    return [Unread(root / "images" / row.folder, row, prompts.get(row.folder, "")) for _, row in rows]

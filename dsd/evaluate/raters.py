@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from dsd.errors import UserError
 from dsd.evaluate import human, table
-from dsd.evaluate.judged import read_scored, refuse_unanswered
+from dsd.evaluate.judged import announce, read_scored, refuse_unanswered
 from dsd.evaluate.replay import opened
 from dsd.evaluate.settings import arm_of
 from dsd.io.files import atomic, write_json
@@ -145,11 +145,12 @@ def unit_of(item: str) -> str:
 def compare_rankings(folder: str, measures: Mapping[str, Measure], num_resamples: int, seed: int) -> dict[str, Any]:
     """Rank candidates by every number of every measure, and compare with people's rankings. Units are folders."""
     rankings = human.read_rankings(folder)
+    announce(measures, sum(len(unread.row.comp_images) for unread in rankings))
     names = [n for measure in measures.values() for n in measure.scale.names if n not in measure.scale.products]
     agreed: dict[str, list[tuple[str, dict[str, float]]]] = {name: [] for name in names}
     with progress(len(rankings), "rankings", "ranking") as bar:
         for start in range(0, len(rankings), BATCH):
-            some = [read() for read in rankings[start : start + BATCH]]
+            some = [unread.read() for unread in rankings[start : start + BATCH]]
             scores = iter(scored_by(measures, [drawing for ranking in some for drawing in ranking.drawings]))
             for ranking in some:
                 rows = [next(scores) for _ in ranking.drawings]

@@ -83,12 +83,11 @@ class VLMMeasure:
 
     def plan(self, num_pictures: int) -> str:
         """Say how many questions an evaluation asks at most and what they may cost."""
-        num = num_pictures * len(self.names) * self.card.repeats
-        kept, left = len(self.ratings.by_key), max(0, num - len(self.ratings.by_key))
-        cost = price_of(left, self.card, list(self.names), self.service.limits if self.service else None)
+        num, kept = num_pictures * len(self.names) * self.card.repeats, len(self.ratings.by_key)
+        cost = price_of(num, self.card, list(self.names), self.service.limits if self.service else None)
         return (
-            f"judge card {self.card.id} ({self.card.model}): at most {left:,} calls ({num_pictures:,} pictures x "
-            f"{', '.join(self.names)} x {self.card.repeats}, {kept:,} ratings are there already), {cost}"
+            f"judge card {self.card.id} ({self.card.model}): at most {num:,} calls ({num_pictures:,} pictures x "
+            f"{', '.join(self.names)} x {self.card.repeats}), {cost}; {kept:,} ratings are there, not asked again"
         )
 
     def missing(self) -> dict[str, int]:
@@ -175,11 +174,16 @@ class VLMMeasure:
 
 
 def refuse_other_judge(card: Card, service: Service) -> None:
-    """UserError where the service asks another model than the card names."""
+    """UserError where the service asks another model than the card names, or sends pictures in another format."""
     if service.model != card.model:
         raise UserError(
             f"card.model={card.model}, but vlm.chat.model={service.model}: one judge is needed; "
             f"give vlm.chat.model={card.model}, or 'card.model=${{vlm.chat.model}}'"
+        )
+    sent = getattr(service.chat, "picture_format", "png")
+    if sent != card.picture_format:
+        raise UserError(
+            f"card.picture_format={card.picture_format}, but vlm.chat.picture_format={sent}: give the card's"
         )
 
 
