@@ -6,7 +6,7 @@ every provider needs (retries, limits, a cache of answers) is in `dsd.chat.servi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 from pydantic import BaseModel
@@ -18,6 +18,19 @@ Tokens = tuple[int | None, int | None]  # input and output; None where the provi
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. None leaves it to the provider: some models refuse the setting."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are not None, by the name that every provider's client knows them by."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Question:
     """A text, and pictures after it: providers can reuse the beginning that many questions share."""
 
@@ -25,15 +38,17 @@ class Question:
     images: Sequence[Image.Image] = ()
     answer: type[BaseModel] | None = None  # the JSON that the answer must be; None for text
     max_tokens: int = 1024  # of the answer; a longer one is cut off, which is a failed call
+    sampling: Sampling = Sampling()
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, and the tokens that it took; None where the provider does not say."""
+    """An answer, the tokens that it took (None where the provider does not say), and the model that it names."""
 
     text: str
     input_tokens: int | None = None
     output_tokens: int | None = None
+    model: str = ""  # "" where the provider does not say
 
 
 class ChatError(Exception):
@@ -47,6 +62,7 @@ class ChatError(Exception):
         malformed: bool = False,
         final: bool = False,
         tokens: Tokens = (0, 0),
+        no_model: bool = False,
     ) -> None:
         text = reason.encode("utf-8", "replace").decode()  # lone surrogates cannot be written
         super().__init__(" ".join(redact(text).split())[:LONGEST_REASON])
@@ -55,6 +71,7 @@ class ChatError(Exception):
         self.malformed = malformed  # something was answered, but it cannot be read or is not whole
         self.final = final  # the provider cannot answer this very question
         self.tokens = tokens  # what the failed call took
+        self.no_model = no_model  # the provider does not have, or no longer has, the model that was asked for
 
     @property
     def kind(self) -> str:

@@ -35,6 +35,18 @@ class Answers:
             row = (key, reply.text, model, reply.input_tokens, reply.output_tokens, purpose)
             database.execute("insert or replace into answers values (?, ?, ?, ?, ?, ?)", row)
 
+    def answered_by(self, key: str) -> str:
+        """Name the model of a kept answer: the one that the provider named, else the one that was asked for."""
+        with self._open() as database:
+            row = database.execute("select model from answers where key = ?", (key,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def models(self, purpose: str) -> list[str]:
+        """List the models that answered for a purpose."""
+        with self._open() as database:
+            rows = database.execute("select distinct model from answers where purpose = ? order by model", (purpose,))
+            return [str(row[0]) for row in rows]
+
     def spent(self, purpose: str) -> dict[str, int]:
         """Count the answers for a purpose, over all runs, and their tokens."""
         sums = "select count(*), sum(input_tokens), sum(output_tokens) from answers where purpose = ?"

@@ -10,6 +10,7 @@ from dsd.chat import ChatError
 from dsd.errors import UserError
 
 BUSY = (408, 409, 425, 429, 500, 502, 503, 504)  # HTTP codes after which asking again may help
+GONE = (404, 410)  # HTTP codes of a model that is not there, or no longer
 UNFIT = (400, 413, 422)  # HTTP codes that say that this very question cannot be answered
 
 
@@ -50,7 +51,8 @@ def failure(error: Exception) -> ChatError:
     reason = first_line(error)
     # Gemini calls a wrong key a bad request
     final = code in UNFIT and "api key" not in reason.lower() and "api_key" not in reason.lower()
-    return ChatError(reason, transient=code is None or code in BUSY, final=final)
+    no_model = code in GONE and "model" in str(error).lower()
+    return ChatError(reason, transient=code is None or code in BUSY, final=final, no_model=no_model)
 
 
 def first_line(error: BaseException) -> str:

@@ -56,7 +56,7 @@ class Gemini:
         pictures = [types.Part.from_bytes(data=data, mime_type=sent) for data in encodings]
         contents: list[Any] = [types.Part.from_text(text=question.text), *pictures]
         config = types.GenerateContentConfig(
-            should_return_http_response=True, max_output_tokens=question.max_tokens, **form
+            should_return_http_response=True, max_output_tokens=question.max_tokens, **form, **question.sampling.given()
         )
 
         def call() -> bytes:

@@ -39,7 +39,8 @@ class GeminiLegacy:
 
     def ask(self, question: Question) -> Reply:
         """Make one call, without retries."""
-        text, form = question.text, cast(Any, {"max_output_tokens": question.max_tokens})
+        text, form = question.text, {"max_output_tokens": question.max_tokens, **question.sampling.given()}
+        form.pop("seed", None)  # this client does not know it
         if question.answer is not None:
             form["response_mime_type"] = "application/json"
             text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
@@ -50,7 +51,9 @@ class GeminiLegacy:
         def call() -> bytes:
             self.heard.body = None
             try:
-                self.client.generate_content([text, *parts], generation_config=form, request_options=once)
+                self.client.generate_content(
+                    [text, *parts], generation_config=cast(Any, form or None), request_options=once
+                )
             except Exception:
                 if self.heard.body is None:
                     raise  # otherwise the client could not read the body; our schema says why

@@ -51,9 +51,12 @@ class OpenAI:
             strict = {"name": schema["title"], "schema": closed(schema), "strict": True}
             form = {"type": "json_schema", "json_schema": strict}
 
+        sampling: dict[str, Any] = question.sampling.given()
+
         def call() -> bytes:
             create = self.client.chat.completions.with_raw_response.create
-            return bytes(create(model=self.model, messages=messages, response_format=form, **cap).content)
+            answer = create(model=self.model, messages=messages, response_format=form, **cap, **sampling)
+            return bytes(answer.content)
 
         return openai_reply(within(self.timeout, call), question)
 

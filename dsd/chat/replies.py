@@ -3,6 +3,7 @@
 A body that is no JSON or of another form is a failed call.
 """
 
+from dataclasses import replace
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -53,6 +54,7 @@ class Completion(Body):
 
     choices: list[Choice]
     usage: Usage | None = None
+    model: str | None = None
 
 
 class GeminiBody(Body):
@@ -101,6 +103,7 @@ class Generation(GeminiBody):
     candidates: list[Candidate] | None = None
     prompt_feedback: Feedback | None = None
     usage_metadata: UsageMetadata | None = None
+    model_version: str | None = None
 
 
 Form = TypeVar("Form", bound=Body)
@@ -116,7 +119,8 @@ def openai_reply(body: bytes, question: Question) -> Reply:
     choice = found.choices[0]
     if choice.message.refusal:
         raise ChatError(f"no answer ({choice.message.refusal})", refusal=True, tokens=tokens)
-    return _whole(choice.message.content or "", choice.finish_reason, question, tokens)
+    whole = _whole(choice.message.content or "", choice.finish_reason, question, tokens)
+    return replace(whole, model=found.model or "")
 
 
 def gemini_reply(body: bytes, question: Question) -> Reply:
@@ -134,7 +138,8 @@ def gemini_reply(body: bytes, question: Question) -> Reply:
     candidate = found.candidates[0]
     parts = (candidate.content and candidate.content.parts) or []
     text = "".join(part.text or "" for part in parts if not part.thought)
-    return _whole(text, candidate.finish_reason or "no finishReason", question, tokens)
+    whole = _whole(text, candidate.finish_reason or "no finishReason", question, tokens)
+    return replace(whole, model=found.model_version or "")
 
 
 def _read(body: bytes, form: type[Form], name: str) -> Form:

@@ -6,6 +6,7 @@ form: a rerun asks nothing twice and pays nothing twice, and `replay=true` runs 
 
 import hashlib
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,9 +21,12 @@ from dsd.chat.answers import Answers
 from dsd.chat.calls import call_off
 from dsd.chat.encoding import PNG, digest
 from dsd.chat.limits import Limits
+from dsd.chat.naming import is_named
 from dsd.chat.pace import Pace
 from dsd.chat.reading import problem
 from dsd.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -37,6 +41,7 @@ class Service:
         self.pool = ThreadPoolExecutor(self.limits.concurrency)
         self.requests, self.tokens = Pace(self.limits.requests_per_minute), Pace(self.limits.tokens_per_minute)
         self.ledger = Counter[str]()  # calls, tokens, failures of this run
+        self.named = Counter[str]()  # the models that the answers of this run name as their own
         self.failed_in_a_row, self.failed_with, self.unpriced = 0, "", False
         wait = self.limits.first_wait
         self.retrying = Retrying(
@@ -59,7 +64,7 @@ class Service:
         if self.limits.replay:
             raise ChatError("not in the cache (replay=true asks nobody)")
         reply = self._ask_until_it_reads(question)
-        self.answers.put(key, reply, self.model, purpose)
+        self.answers.put(key, reply, reply.model or self.model, purpose)
         self._stop_if_unpriced()
         return reply.text
 
@@ -90,8 +95,13 @@ class Service:
         """Name a question to this model in the cache. Pictures that are sent in a lossy format are others."""
         form = question.answer.model_json_schema() if question.answer else None
         pictures, sent = list(map(digest, question.images)), getattr(self.chat, "picture_format", PNG)
-        lossy = [sent] if pictures and sent != PNG else []
-        return hashlib.sha256(json.dumps([self.model, question.text, pictures, form, *lossy]).encode()).hexdigest()
+        lossy, sampled = [sent] if pictures and sent != PNG else [], question.sampling.given()
+        asked = [self.model, question.text, pictures, form, *lossy, *([sampled] if sampled else [])]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+    def answered_by(self, question: Question) -> str:
+        """Name the model of a kept answer: the one that the provider named, else the one that was asked for."""
+        return self.answers.answered_by(self.key(question))
 
     def _ask_until_it_reads(self, question: Question) -> Reply:
         """Ask; if the answer cannot be read, ask once more, and say what was wrong where the model can mend it."""
@@ -140,11 +150,21 @@ class Service:
                 reply = self.chat.ask(question)
             except ChatError as error:
                 self._pay(error.tokens)
+                if error.no_model:
+                    raise UserError(f"vlm.chat.model={self.model}: the provider has no such model ({error})") from error
                 raise
             self._pay((reply.input_tokens, reply.output_tokens))
+        self._note_model(reply.model)
         if not reply.input_tokens or reply.output_tokens is None:
             self.unpriced = self.limits.max_cost is not None
         return reply
+
+    def _note_model(self, answered: str) -> None:
+        """Say once that another model answers than the one that was asked for."""
+        with self.lock:
+            if answered not in self.named and not is_named(self.model, answered):
+                log.warning("vlm.chat.model=%s: another model answered, %s", self.model, answered)
+            self.named[answered] += 1
 
     def _pay(self, tokens: Tokens) -> None:
         given, made = (number or 0 for number in tokens)
@@ -189,3 +209,8 @@ def spent(cache: str | Path, purpose: str, limits: Limits) -> dict[str, float]:
     """Sum the answers for a purpose over all runs: their number, tokens, and cost by `limits.price`."""
     found = Answers(Path(cache)).spent(purpose)
     return {**found, "cost": round(limits.cost(found), 6)}
+
+
+def models(cache: str | Path, purpose: str) -> list[str]:
+    """List the models that answered for a purpose, over all runs."""
+    return Answers(Path(cache)).models(purpose)

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from dsd.errors import UserError
 from dsd.io.inputs import read_jsonl
 from dsd.io.records import layout_shape
+from dsd.metrics.agreement import alpha
 from dsd.metrics.classification import Classification
+from dsd.metrics.intervals import Estimate
 
 Key = tuple[int, int, int]  # grid, first panel < second panel
 EXAMPLE = '{"grid": 3, "first": 0, "second": 2, "same": true}'
@@ -100,7 +102,25 @@ def agreement(
     if again.any():
         same = np.array([swapped.get(key) == answer for key, answer in zip(known, said, strict=True)])
         found["self_agreement_swapped"] = figures.share(same, again)
+    found["alpha"] = alphas(known, truth, said, swapped, num_resamples, seed)
     return found
+
+
+def alphas(
+    known: Sequence[Key],
+    truth: np.ndarray,
+    said: np.ndarray,
+    swapped: Mapping[Key, bool],
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Estimate]:
+    """Krippendorff's alpha (nominal) of the judge with people, and with itself when the pictures are swapped."""
+    units, again = [key[0] for key in known], np.array([float(swapped.get(key, np.nan)) for key in known])
+    others = {"the judge and people": truth} | ({"the judge, swapped": again} if np.isfinite(again).any() else {})
+    return {
+        name: alpha(np.stack([said, other]).astype(float), units, "nominal", num_resamples, np.random.default_rng(seed))
+        for name, other in others.items()
+    }
 
 
 def best_bound(values: np.ndarray, truth: np.ndarray) -> float:
@@ -122,4 +142,5 @@ def table(found: Mapping[str, Any]) -> list[Sequence[str]]:
     rows += [(name, *(cell(q[m]) for m in measures)) for name, q in found.items() if isinstance(q, dict) and "f1" in q]
     if swapped := found.get("self_agreement_swapped"):
         rows.append(("pictures swapped: same answer", cell(swapped), "", "", ""))
+    rows += [(f"alpha of {name}", cell(number), "", "", "") for name, number in found["alpha"].items()]
     return rows

@@ -11,7 +11,7 @@ from datasets import Dataset
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from dsd.chat.service import spent
+from dsd.chat.service import models, spent
 from dsd.curation.agreement import agreement, check_labels, read_labels, table
 from dsd.curation.grids import read_grids
 from dsd.curation.judge import Judge
@@ -122,6 +122,7 @@ def finish(stage: Run, cfg: DictConfig) -> None:
     done = steps(source["counts"], read_failures(cfg.grids, "grids"), verdicts, refusals, rejected, len(pairs))
     seconds = seconds_of(cfg)
     paid = spent(cfg.vlm.cache, ledger_name(cfg.verdicts_dir), instantiate(cfg.vlm.limits)) if cfg.vlm else {}
+    answered = models(cfg.vlm.cache, ledger_name(cfg.verdicts_dir)) if cfg.vlm else []
     took = per_thousand(len(pairs), {"data_gen": source.get("seconds", 0.0), "curation": seconds}, paid.get("cost", 0))
     with atomic(folder / "overview.png") as temporary:
         sheet_of(pairs, rejected).save(temporary, "PNG")
@@ -129,7 +130,7 @@ def finish(stage: Run, cfg: DictConfig) -> None:
     reasons = Counter(reason_class(reason) for reason in rejected["rejection"])
     stage.finish(
         {"judged": len(verdicts), "pairs": len(pairs), "rejected": len(rejected), **silent},
-        said(pairs, rejected, reasons, silent),
+        said(pairs, rejected, reasons, silent) + (f", answered by {', '.join(answered)}" if answered else ""),
         folder / "overview.png",
         grids_config_hash=source["config_hash"],
         teacher=source.get("teacher"),
@@ -137,6 +138,7 @@ def finish(stage: Run, cfg: DictConfig) -> None:
         steps=[{**vars(step), "share": round(step.share, 4)} for step in done],
         per_thousand_kept=took,
         spent=paid,
+        answered_by=answered,
         seconds=seconds,
     )
     if not len(pairs):

@@ -9,6 +9,7 @@ from datasets import Dataset
 from PIL import Image
 
 from dsd.errors import UserError
+from dsd.metrics.judges.ratings import Rated
 from dsd.metrics.measure import Drawing, Measure, Scores, refuse_unsuited
 from dsd.runs.progress import progress
 
@@ -26,6 +27,8 @@ class Scored:
     category: str = ""  # of the subject
     kind: str = ""  # of the prompt
     reasons: Mapping[str, str] = field(default_factory=dict)  # by name: what a judge said of its number
+    missing: Mapping[str, str] = field(default_factory=dict)  # why a judge gave no score, by name: refused, failed
+    ratings: Mapping[str, Sequence[str]] = field(default_factory=dict)  # keys of a judge's ratings, by measure
 
 
 def check_measures(measures: Measures, results: Mapping[str, Dataset]) -> None:
@@ -67,12 +70,24 @@ def score_batch(drawings: Sequence[Drawing], measures: Measures) -> list[Scored]
     """Score pictures with every measure and put the numbers of each picture together."""
     every = [measure(drawings) for measure in measures.values()]
     return [
-        Scored(
-            unit_of(drawing.reference), drawing.prompt, {name: n for row in rows for name, n in row.items()},
-            category=drawing.category, kind=drawing.kind,
-        )
+        scored_of(drawing, dict(zip(measures, rows, strict=True)))
         for drawing, *rows in zip(drawings, *every, strict=True)
-    ]  # fmt: skip
+    ]
+
+
+def scored_of(drawing: Drawing, rows: Mapping[str, Scores]) -> Scored:
+    """Put together what all measures say of a picture."""
+    judged = {name: row for name, row in rows.items() if isinstance(row, Rated)}
+    return Scored(
+        unit_of(drawing.reference),
+        drawing.prompt,
+        {name: number for row in rows.values() for name, number in row.items()},
+        reasons={name: reason for row in judged.values() for name, reason in row.reasons.items()},
+        missing={name: kind for row in judged.values() for name, kind in row.missing.items()},
+        ratings={name: row.ratings for name, row in judged.items()},
+        category=drawing.category,
+        kind=drawing.kind,
+    )
 
 
 def unit_of(reference: Image.Image) -> str:

@@ -1,6 +1,7 @@
 """The settings of `dsd-evaluate`."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ClassVar
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -19,6 +20,26 @@ def arm_of(run: str) -> str:
     return run.split("/", 1)[0]
 
 
+class Mode(Enum):
+    """Evaluate, write a judge's answers to the control pairs, or compare raters with each other."""
+
+    evaluate = "evaluate"
+    control = "control"
+    agreement = "agreement"
+
+
+@dataclass
+class AgreementSettings:
+    """Who is compared with whom by mode=agreement."""
+
+    ratings: str | None = setting("folder of people's ratings, in DreamBench++'s layout", None)
+    rankings: str | None = setting("folder of ConsistencyRank-Bench: people's rankings, compared with measure=", None)
+    judges: dict[str, str | None] = setting(
+        "finished folders of dsd-evaluate, or of ratings in DreamBench++'s layout, by name: {qwen: FOLDER}",
+        factory=open_dict,
+    )
+
+
 @dataclass
 class EvaluateSettings(OutputSettings):
     """Measure what a student keeps of subjects it has never seen, and how good each stage before it was."""
@@ -28,6 +49,14 @@ class EvaluateSettings(OutputSettings):
         "dsd-evaluate results='{student: outputs/student, text_only: outputs/text_only}' grids=outputs/grids",
         "dsd-evaluate results='{student: outputs/student}' measure=similarity device=cuda",
     )
+    mode: Mode = setting(
+        "evaluate; control: write card='s answers to the control pairs; agreement: compare raters, see agreement.",
+        Mode.evaluate, changes_results=False,
+    )  # fmt: skip
+    replay: str | None = setting(
+        "finished folder of dsd-evaluate: make its tables again from stored ratings, without any provider", None,
+        reads="evaluate",
+    )  # fmt: skip
     grids: str | None = setting("finished folder of dsd-data-gen: how good its grids are", None, changes_results=False)
     curated: str | None = setting("finished folder of dsd-curate: what it kept and why", None, changes_results=False)
     adapter: str | None = setting("finished folder of dsd-train: its loss curve", None, changes_results=False)
@@ -54,7 +83,19 @@ class EvaluateSettings(OutputSettings):
     seed: int = setting("seed of the intervals' resampling", 0, least=0, most=2**63 - 1)
     num_resamples: int = setting("resamples of each interval", MISSING, least=100)
     batch_size: int = setting("pictures that are measured at once", MISSING, least=1, changes_results=False)
-    measure: Any = setting("what measures the pictures; several are measure=[toybox,similarity]", group=True)
+    measure: Any = setting(
+        "what measures the pictures; several are measure=[toybox,similarity]",
+        ignored=tuple(f"vlm.{part}" for part in ("service", "card", "folder", "control")), group=True,
+    )  # fmt: skip
+    card: Any = setting("judge card of measure=vlm; its id is an input of the evaluation", changes_results=False,
+                        group=True)  # fmt: skip
+    vlm: Any = setting("vision-language model for measure=vlm", None, changes_results=False, group=True)
+    cache_dir: str = setting("folder of the vision-language model's answers", changes_results=False)
+    control: str | None = setting(
+        "control answers of the judge card, by mode=control: the judge must answer so again before it is asked", None,
+        changes_results=False,
+    )  # fmt: skip
+    agreement: AgreementSettings = setting("who is compared by mode=agreement", factory=AgreementSettings)
 
     @staticmethod
     def check(cfg: DictConfig) -> None:
@@ -63,6 +104,8 @@ class EvaluateSettings(OutputSettings):
             if not isinstance(cfg[name], DictConfig):
                 raise UserError(f"{name}={cfg[name]}: names and folders are needed, such as {name}={{student: FOLDER}}")
         arms = list(dict.fromkeys(arm_of(run) for run, folder in cfg.results.items() if folder))
+        if cfg.mode is not Mode.evaluate or cfg.replay is not None:
+            return
         if teachers := [name for name, folder in cfg.teachers.items() if folder]:
             if given := [key for key in ("grids", "curated", "adapter", "results") if cfg[key]]:
                 raise UserError(f"teachers={','.join(teachers)} are compared by themselves; leave out {given[0]}=")

@@ -10,11 +10,16 @@ from omegaconf import DictConfig
 
 from dsd.evaluate import formats, table
 from dsd.evaluate.consistency import ScoredGrid, check_grids, score_grids
+from dsd.evaluate.control import write_control
 from dsd.evaluate.figures import measures_figure
 from dsd.evaluate.inputs import Inputs, open_inputs
+from dsd.evaluate.judged import announce, answered_by, cards_of, refuse_unanswered, write_scored
 from dsd.evaluate.published import read_published
+from dsd.evaluate.raters import compare_raters
+from dsd.evaluate.replay import replay
 from dsd.evaluate.report import write_report
 from dsd.evaluate.scoring import Measures, Scored, aligned, check_measures, same_jobs, score_results
+from dsd.evaluate.settings import Mode
 from dsd.evaluate.summary import left_out, summarise
 from dsd.evaluate.teachers import measure_one, open_teacher, teachers_rows
 from dsd.io.files import atomic, remove_all_stale, write_json
@@ -32,19 +37,27 @@ TABLES = "tables"  # folder of the CSV files
 
 def run(cfg: DictConfig) -> None:
     """Measure everything that the config names, once."""
+    if cfg.mode is not Mode.evaluate:
+        return write_control(cfg) if cfg.mode is Mode.control else compare_raters(cfg)
+    if cfg.replay is not None:
+        return replay(cfg)
     if any(cfg.teachers.values()):
         return compare(cfg)
     jobs: JobSource | None = instantiate(cfg.jobs) if cfg.jobs else None
     inputs = open_inputs(cfg.grids, cfg.curated, cfg.adapter, cfg.results, jobs)
     published = read_published(cfg.published) if cfg.published else None
     warn_of_others(inputs)
-    content: dict[str, Any] = {**inputs.fingerprints, **({"jobs": jobs.fingerprint} if jobs is not None else {})}
+    content: dict[str, Any] = {**inputs.fingerprints, **cards_of(cfg)}
+    if jobs is not None:
+        content["jobs"] = jobs.fingerprint
     began = begin_evaluation(cfg, content)
     if began is None:
         return
     measures: Measures = {name: instantiate(measure) for name, measure in cfg.measure.items() if measure}
     check_measures(measures, inputs.results)
+    announce(measures, sum(map(len, inputs.results.values())))
     scored = aligned(score_results(inputs.results, measures, cfg.batch_size), inputs.foreign)
+    refuse_unanswered(measures)
     if not same_jobs(scored.values()):
         log.warning(
             "evaluate: the results were not asked the same prompts for the same references; comparisons use the jobs "
@@ -57,6 +70,7 @@ def run(cfg: DictConfig) -> None:
     )
     warn_of_ties(numbers["comparisons"])
     summary = {"config_hash": began.config_hash, "inputs": content, **inputs.costs, **numbers}
+    write_scored(began.output_dir, inputs.results, scored)
     write_outputs(began.output_dir, summary, inputs, grids, scored)
     finish(began, summary, scored, len(inputs.grids or ()))
 
@@ -167,7 +181,7 @@ def finish(run: Run, summary: Mapping[str, Any], scored: Mapping[str, Sequence[S
     counts = {"results": sum(map(len, scored.values())), "grids": num_grids}
     run.finish(
         counts,
-        f"{counts['results']} pictures of {len(scored)} runs",
+        f"{counts['results']} pictures of {len(scored)} runs" + answered_by(summary),
         run.output_dir / "report.html",
         [run.output_dir / name for name in OUTPUTS] + sorted((run.output_dir / TABLES).glob("*.csv")),
         inputs=summary["inputs"],

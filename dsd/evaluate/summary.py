@@ -10,6 +10,7 @@ from dsd.evaluate.accuracy import count_reasons, filters, join, measure_curation
 from dsd.evaluate.arms import all_names, measure_arms
 from dsd.evaluate.consistency import ScoredGrid, measure_teacher
 from dsd.evaluate.inputs import Inputs, without_images
+from dsd.evaluate.judged import describe_judges, note_missing
 from dsd.evaluate.published import Published
 from dsd.evaluate.scoring import Measures, Scored
 from dsd.evaluate.settings import arm_of
@@ -28,11 +29,13 @@ def summarise(
     arms, comparisons = measure_arms(scored, names, num_resamples, rng[0], baseline)
     for arm, row in arms.items():
         row["jobs"] = sum(counts["jobs"] for run, counts in inputs.coverage.items() if arm_of(run) == arm)
+    note_missing(arms, scored, measures)
     teacher = None
     if grids and grid_measure is not None:
         teacher = measure_teacher(list(grids.values()), grid_measure.scale, num_resamples, rng[1])
     return {
         "measures": describe(measures),
+        "judges": describe_judges(measures, scored),
         "chance": {name: value for m in measures.values() for name, value in m.scale.chance.items()},
         "compared": names.compared,
         "arms": arms,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dsd.evaluate.judged import missing_of, with_cards
 from dsd.metrics.intervals import Estimate
 
 Rows = list[list[str]]  # the first row is the header
@@ -19,7 +20,7 @@ def number(estimate: Estimate | float | None) -> str:
     if isinstance(estimate, dict):
         low, high = estimate["low"], estimate["high"]
         interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-        return number(estimate["value"]) + interval
+        return number(estimate["value"]) + interval + missing_of(estimate)
     return "–" if estimate is None else f"{estimate:.3f}"
 
 
@@ -48,7 +49,7 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Rows]:
     if summary["curation"] and (accuracy := summary["curation"]["accuracy"]):
         found["curation"] = classified_rows("pairs of one subject", {k: accuracy[k] for k in SAID if k in accuracy})
         found["filters"] = classified_rows("a filter by itself", accuracy["filters"])
-    return found
+    return with_cards(found, summary)
 
 
 def arms_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:

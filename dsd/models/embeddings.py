@@ -56,6 +56,44 @@ class TransformersFeatures:
         raise NotImplementedError
 
 
+class TimmFeatures:
+    """The pooled features of a vision model of timm: DINO, and any other that timm or a "hf-hub:" id names.
+
+    `checkpoint` is a safetensors file in place of the published weights.
+    """
+
+    knows_text = False
+
+    def __init__(self, name: str, model: str, checkpoint: str | None = None, device: str = "auto") -> None:
+        import timm
+        from safetensors import SafetensorError
+
+        self.name, self.device = name, to_device(device)
+        overlay = {"pretrained_cfg_overlay": {"file": checkpoint, "hf_hub_id": None}} if checkpoint else {}
+        if checkpoint and not checkpoint.endswith(".safetensors"):
+            raise UserError(f"features.checkpoint={checkpoint}: a safetensors file is needed")
+        try:
+            network = timm.create_model(model, pretrained=True, num_classes=0, **overlay)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise UserError(
+                f"features.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from error
+        settings = timm.data.resolve_model_data_config(network)
+        self.transform = timm.data.create_transform(**settings, is_training=False)
+        self.network = network.to(self.device).eval()
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Image.Image]) -> Tensor:
+        """Embed pictures: (B, D), unit length."""
+        pixels = torch.stack([self.transform(image.convert("RGB")) for image in images])
+        features: Tensor = self.network(pixels.to(self.device))
+        return torch.nn.functional.normalize(features.float(), dim=-1)
+
+    def text(self, captions: Sequence[str]) -> Tensor:
+        """A vision model knows no text."""
+        raise NotImplementedError
+
+
 class OpenClipFeatures:
     """A CLIP of open_clip: `model` is its name, or `local-dir:folder`, or `hf-hub:id`."""
 

@@ -1,5 +1,6 @@
 """Watch the student learn: fixed references and prompts are drawn every so often, looked at and measured."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,14 @@ from PIL import Image
 from dsd.errors import UserError
 from dsd.io.files import atomic
 from dsd.io.pictures import contact_sheet
+from dsd.metrics.judges.measure import VLMMeasure
 from dsd.metrics.measure import Drawing, Measure, mean_scores, refuse_unsuited
 from dsd.pipeline.jobs import Job
 from dsd.train.journal import VALIDATION, append
 from dsd.train.loop import Metrics
 from dsd.train.trainee import Trainee
+
+log = logging.getLogger(__name__)
 
 
 class Artist(Protocol):
@@ -36,14 +40,30 @@ class Validation:
     """
 
     def __init__(
-        self, jobs: Sequence[Job], artist: Artist, measures: Mapping[str, Measure], metric: str, every: int
+        self,
+        jobs: Sequence[Job],
+        artist: Artist,
+        measures: Mapping[str, Measure],
+        metric: str,
+        every: int,
+        measure_every: Mapping[str, int] | None = None,
     ) -> None:
+        """`measure_every` is for measures that are paid for: {"vlm": 5} is every fifth validation, and the last."""
+        self.turns, self.stopped = dict(measure_every or {}), set[str]()
         self.jobs = [jobs[number] for number in range(len(jobs))]
         self.artist, self.measures, self.metric, self.every = artist, measures, metric, every
         if any(job.others for job in self.jobs):
             raise UserError("validation.jobs: a job has several references; validation draws with one")
         if every < 1:
             raise UserError(f"validation.every={every}: at least 1 is needed")
+        for name, turns in self.turns.items():
+            if name not in measures or turns < 1:
+                given = f"validation.measure_every.{name}={turns}"
+                raise UserError(f"{given}: a measure ({', '.join(measures)}) and at least 1 are needed")
+            if turns > 1 and metric in measures[name].scale.names:
+                raise UserError(
+                    f"validation.metric={metric}: measured at every {turns}th validation alone; choose another"
+                )
         known = [name for measure in measures.values() for name in measure.scale.names]
         if metric not in known:
             raise UserError(f"validation.metric={metric}: not measured; choose one of {', '.join(known)}")
@@ -66,7 +86,7 @@ class Validation:
         images = self.artist(trainee.transformer, self.about)
         better = False
         if accelerator.is_main_process:
-            found = self.measure(images)
+            found = self.measure(images, state.step)
             self.write_sheet(trainee.output_dir / "samples" / f"step-{state.step:08d}.png", images)
             append(trainee.output_dir / VALIDATION, {"step": state.step, **found})
             accelerator.log(found, step=state.step)
@@ -76,18 +96,37 @@ class Validation:
         if broadcast_object_list([better])[0]:
             trainee.write(trainee.output_dir / "best")
 
-    def measure(self, images: Sequence[Image.Image]) -> dict[str, float]:
-        """Average what all measures say of the pictures. A metric that is no number counts as the worst."""
+    def measure(self, images: Sequence[Image.Image], step: int) -> dict[str, float]:
+        """Average what the measures whose turn it is say. A metric that is no number counts as the worst."""
         drawings = [
             Drawing(image, reference, job.prompt, job.truth, category=job.category, kind=job.kind)
             for image, reference, job in zip(images, self.references, self.jobs, strict=True)
         ]
         found: dict[str, float] = {}
-        for measure in self.measures.values():
-            found |= mean_scores(measure.scale, measure(drawings))
-        if not math.isfinite(found[self.metric]):
+        for name, measure in self.measures.items():
+            if step >= self.num_steps or (step // self.every) % self.turns.get(name, 1) == 0:
+                found |= self.means(name, measure, drawings)
+        if not math.isfinite(found.get(self.metric, math.nan)):
             found[self.metric] = -math.inf
         return found
+
+    def means(self, name: str, measure: Measure, drawings: Sequence[Drawing]) -> dict[str, float]:
+        """Average one measure. A judge who is down, or whose budget is used up, stops; the training goes on."""
+        if not isinstance(measure, VLMMeasure):
+            return mean_scores(measure.scale, measure(drawings))
+        if name in self.stopped:
+            return {}
+        try:
+            rows = measure(drawings)
+        except UserError as error:
+            self.stopped.add(name)
+            log.warning("validation: %s measures no more in this run: %s", name, error)
+            return {}
+        missing = {
+            f"{key}_missing": sum(key in row.missing for row in rows) / len(rows) for key in measure.names.values()
+        }
+        means = {key: mean for key, mean in mean_scores(measure.scale, rows).items() if math.isfinite(mean)}
+        return means | {key: share for key, share in missing.items() if share}
 
     def write_sheet(self, path: Path, images: Sequence[Image.Image]) -> None:
         """Write a sheet of the references, each beside what was drawn of it."""

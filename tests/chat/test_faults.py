@@ -99,7 +99,8 @@ def test_an_odd_answer_is_a_failed_call(kind, name) -> None:
 @pytest.mark.parametrize("kind", PROVIDERS)
 def test_usage_may_be_missing_and_thoughts_are_paid_for(kind) -> None:
     with serve(lambda _: (200, openai_with(usage=None) if kind is OpenAI else candidate())) as server:
-        assert asked(kind, server.url) == Reply("red", None, None)
+        reply = asked(kind, server.url)
+        assert (reply.text, reply.input_tokens, reply.output_tokens) == ("red", None, None)
     used = {"promptTokenCount": 100, "candidatesTokenCount": 5, "thoughtsTokenCount": 300}
     with serve(lambda _: (200, gemini_says("red") | {"usageMetadata": used})) as server:
         assert kind is OpenAI or asked(kind, server.url) == Reply("red", 100, 305)

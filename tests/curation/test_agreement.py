@@ -2,10 +2,11 @@
 
 import json
 
+import krippendorff
 import numpy as np
 import pytest
 
-from dsd.curation.agreement import agreement, read_labels
+from dsd.curation.agreement import agreement, read_labels, table
 from dsd.errors import UserError
 from dsd.runs.shards import read_shards
 
@@ -29,6 +30,13 @@ def test_the_figures_are_those_of_the_definitions() -> None:
     assert found["similarity alone"]["bound"] == 0.9
     assert found["similarity alone"]["f1"]["value"] == 1
     assert found["self_agreement_swapped"]["value"] == 0.75
+    rows = [[float(judge) for judge, _ in said], [float(true) for _, true in said]]
+    expected = krippendorff.alpha(reliability_data=rows, level_of_measurement="nominal")
+    alphas = found["alpha"]
+    assert alphas["the judge and people"]["value"] == pytest.approx(expected, abs=1e-4)
+    assert alphas["the judge and people"]["low"] < expected < alphas["the judge and people"]["high"]
+    assert alphas["the judge, swapped"]["value"] < 1
+    assert any("alpha of the judge and people" in row[0] for row in table(found))
     with pytest.raises(UserError, match="no labelled pair has a verdict"):
         agreement({(9999, 0, 1): True}, verdicts, {})
 

@@ -33,7 +33,8 @@ def test_numbers_are_drawn_against_what_the_drawn_folders_differ_in(run, tmp_pat
         )
     folders = ",".join(str(tmp_path / scale) for scale in methods)
     run("evaluate", "-m", f"results.student={folders}", "num_resamples=100", "device=cpu",
-        "measure.toybox.recogniser._target_=worlds.PixelRecogniser", f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
+        "measure.toybox.recogniser._target_=worlds.PixelRecogniser",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
     header, *rows = csv.reader((tmp_path / "sweep" / "overview.csv").read_text().splitlines())
     at = {name: header.index(name) for name in ("settings.text_guidance_scale", "arms.student.CPxPF")}
     assert "results.student" not in header

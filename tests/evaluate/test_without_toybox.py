@@ -12,7 +12,7 @@ from worlds import curated_run, grids_run, infer_run, leave
 from dsd.io.records import Result
 from dsd.runs.shards import read_shards
 
-SIMILAR = ["measure=[similarity]", "~measure.clip", "device=cpu", "num_resamples=200"]
+SIMILAR = ["measure=[similarity]", "~measure.clip", "~measure.dino", "device=cpu", "num_resamples=200"]
 
 
 @pytest.fixture
@@ -66,8 +66,13 @@ def test_similarity_alone_is_enough(run: Callable[..., str], embedding: Path, tm
 
 def test_both_measures_at_once(run: Callable[..., str], embedding: Path, tmp_path: Path) -> None:
     student, grids = infer_run(tmp_path / "student", "perfect"), grids_run(tmp_path / "grids")
-    run("evaluate", f"results={{student: {student}}}", f"grids={grids}", "measure=[toybox,similarity]",
-        "~measure.clip", f"measure.dinov2.features.path={embedding}", "num_resamples=200", "device=cpu",
+    chosen = [
+        "measure=[toybox,similarity]",
+        "~measure.clip",
+        "~measure.dino",
+        f"measure.dinov2.features.path={embedding}",
+    ]
+    run("evaluate", f"results={{student: {student}}}", f"grids={grids}", *chosen, "num_resamples=200", "device=cpu",
         "measure.toybox.recogniser._target_=worlds.PixelRecogniser", f"output_dir={tmp_path / 'report'}")  # fmt: skip
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert summary["arms"]["student"]["CPxPF"]["value"] == 1
