@@ -45,7 +45,7 @@ class GeminiLegacy:
             form["response_mime_type"] = "application/json"
             text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
         data = [encoded(image, self.picture_format) for image in question.images]
-        parts: list[Any] = [{"mime_type": mime(self.picture_format), "data": one} for one in data]
+        parts: Any = [{"mime_type": mime(self.picture_format), "data": one} for one in data]
         once: Any = {"timeout": self.timeout, "retry": None}
 
         def call() -> bytes:

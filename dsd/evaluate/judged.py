@@ -65,7 +65,7 @@ def refuse_unanswered(measures: Measures) -> None:
 
 def describe_judges(measures: Measures, scored: Mapping[str, Sequence[Scored]]) -> dict[str, Any]:
     """Describe every judge: its card, which models answered, and how many ratings it gave, refused or failed."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, measure in measures.items():
         if isinstance(measure, VLMMeasure):
             keys = {key for jobs in scored.values() for job in jobs for key in job.ratings.get(name, ())}

@@ -90,7 +90,7 @@ def read_judge(name: str, folder: str) -> human.Raters:
 
 def compare_ratings(raters: Mapping[str, human.Raters], num_resamples: int, seed: int) -> list[Row]:
     """Compare each with itself (people's groups, a judge's repeats), and each two with each other."""
-    rows = []
+    rows: list[Row] = []
     for rubric in dict.fromkeys(rubric for one in raters.values() for rubric in one):
         shown = {name: pooled(one[rubric]) for name, one in raters.items() if rubric in one}
         for method in dict.fromkeys(method for methods in shown.values() for method in methods):

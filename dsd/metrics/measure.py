@@ -107,7 +107,7 @@ class Measure(Protocol):
         """Why a picture of this prompt and truth cannot be scored; "" if it can."""
         ...
 
-    def __call__(self, drawings: Sequence[Drawing]) -> list[Scores]:
+    def __call__(self, drawings: Sequence[Drawing]) -> Sequence[Scores]:
         """Score every picture, in order."""
         ...
 

@@ -4,7 +4,7 @@ A similarity below says another subject; one very near 1 says a copy of the pict
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -69,7 +69,9 @@ class TimmFeatures:
         from safetensors import SafetensorError
 
         self.name, self.device = name, to_device(device)
-        overlay = {"pretrained_cfg_overlay": {"file": checkpoint, "hf_hub_id": None}} if checkpoint else {}
+        own = {"file": checkpoint, "hf_hub_id": None}
+        overlay: dict[str, Any] = {"pretrained_cfg_overlay": own} if checkpoint else {}
+        data: Any = timm.data  # it ships no types
         if checkpoint and not checkpoint.endswith(".safetensors"):
             raise UserError(f"features.checkpoint={checkpoint}: a safetensors file is needed")
         try:
@@ -78,8 +80,8 @@ class TimmFeatures:
             raise UserError(
                 f"features.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}"
             ) from error
-        settings = timm.data.resolve_model_data_config(network)
-        self.transform = timm.data.create_transform(**settings, is_training=False)
+        settings = data.resolve_model_data_config(network)
+        self.transform = data.create_transform(**settings, is_training=False)
         self.network = network.to(self.device).eval()
 
     @torch.inference_mode()
