@@ -79,8 +79,9 @@ def kept_bytes(
 
 def storages_of(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
     """Iterate over a tensor's storages: of a quantised tensor, those of the tensors within it."""
-    if is_traceable_wrapper_subclass(tensor):
-        for name in tensor.__tensor_flatten__()[0]:
-            yield from storages_of(getattr(tensor, name))
+    within: Any = tensor  # whose type does not say that it may hold others
+    if is_traceable_wrapper_subclass(within):
+        for name in within.__tensor_flatten__()[0]:
+            yield from storages_of(getattr(within, name))
     else:
         yield tensor.untyped_storage()

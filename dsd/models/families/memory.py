@@ -124,10 +124,9 @@ def joined_numbers(block: Any, num_references: int) -> int:
 
     They stand beside those of what is drawn, in tensors of their own. 0 for a block without such an attention.
     """
-    attention = getattr(block, "attn", None)
-    if not isinstance(getattr(attention, "processor", None), RememberingAttention):
-        return 0
-    return 2 * num_references * int(attention.inner_dim)
+    attention: Any = getattr(block, "attn", None)
+    remembers = isinstance(getattr(attention, "processor", None), RememberingAttention)
+    return 2 * num_references * int(attention.inner_dim) if remembers else 0
 
 
 def give(transformer: Any, memory: Memory) -> None:
