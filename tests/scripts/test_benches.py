@@ -105,7 +105,20 @@ def test_training_bench_compares_equal_steps(bench) -> None:
 def test_the_gpu_report_runs_in_small(tmp_path, monkeypatch, capsys) -> None:
     """Every section runs on the toybox; what only a GPU has is a row that says so, and nothing else is skipped."""
     monkeypatch.syspath_prepend(str(BENCH))
-    told = ("--shape", "toybox", "--device", "cpu", "--output", tmp_path, "--steps", 3, "--repeats", 1)
+    told = (
+        "--shape",
+        "toybox",
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path,
+        "--steps",
+        3,
+        "--repeats",
+        1,
+        "--deadline",
+        3000,
+    )
     monkeypatch.setattr(sys, "argv", ["gpu_report.py", *map(str, told)])
     load("gpu_report").main(time.monotonic())
     rows = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
