@@ -15,6 +15,7 @@ from dsd.infer.enhance import Enhancer
 from dsd.infer.methods import Method, Parts, refuse_step_cache, weighted
 from dsd.infer.output import overview, save_pictures
 from dsd.infer.settings import images_of
+from dsd.infer.weights import fetch
 from dsd.io.files import refuse_unwritable, resolve
 from dsd.io.pictures import picture_format, read_picture, save_picture
 from dsd.io.records import Result, features
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """Draw what the config asks for."""
+    if cfg.method.takes_adapter:
+        fetch(cfg)
     refuse_impossible(cfg)
     if cfg.jobs:
         draw_jobs(cfg)

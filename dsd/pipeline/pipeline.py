@@ -6,6 +6,7 @@ commit 1f95769), or the output alone beside reference tokens. Shapes: B images i
 tokens of what is drawn, C channels of a token.
 """
 
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -27,15 +28,17 @@ from dsd.models import adapter as adapters
 from dsd.models.adapter_file import read_adapter
 from dsd.models.canvas import Canvas, to_pixels
 from dsd.models.conditional import load_transformer
-from dsd.models.families import Family, Text, family_by_class, family_of
+from dsd.models.families import Family, Text, class_in, family_by_class, family_of
 from dsd.models.flux_dev import SCHEDULER
 from dsd.models.kinds import student_from
 from dsd.models.loading import class_of, load_pipeline, to_device, to_dtype
 from dsd.models.student import Conditions, Student
 from dsd.pipeline.guidance import Memories, Passes, Scales, guided
 from dsd.pipeline.precompute import Precomputed
+from dsd.pipeline.standalone import source_of
 
 log = logging.getLogger(__name__)
+CODE = "pipeline"  # name of the file with a saved pipeline's own code
 
 
 @dataclass
@@ -287,6 +290,24 @@ class ReferencePipeline:
         if redrawn is None:
             raise UserError("return_reference: a student with reference tokens draws the output alone")
         return DSDPipelineOutput(images, self.image_processor.postprocess(redrawn, output_type=output_type))
+
+    def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save also the pipeline's code, one file that does not need this package: `trust_remote_code=True` runs it."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{CODE}.py").write_text(source_of(type(self).__name__), encoding="utf-8")
+        super().save_config(save_directory, push_to_hub, **kwargs)  # type: ignore[misc]
+
+    def to_json_string(self) -> str:
+        """Name the file of the class beside the class, as diffusers does for pipelines that are not its own."""
+        config = json.loads(super().to_json_string())  # type: ignore[misc]
+        return json.dumps({**config, "_class_name": [CODE, type(self).__name__]}, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | Path) -> dict[str, Any]:
+        """Read the config of a pipeline; a class that is there already needs no code from a folder."""
+        config: dict[str, Any] = super()._dict_from_json_file(json_file)  # type: ignore[misc]
+        return {**config, "_class_name": class_in(config)} if "_class_name" in config else config
 
     @property
     def family(self) -> Family:
