@@ -95,6 +95,7 @@ class InferSettings(ShardSettings):
     quantized_parts: list[str] = setting("parts of the pipeline that int8 and fp8 change")
     gguf_kind: str = setting("Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0, of quantization=gguf")
     cache_dir: str = setting("answers of vlm=", changes_results=False)
+    verbose: bool = setting("say where the time went (also -v)", False, changes_results=False)
     settings: DrawingSettings = MISSING
     enhance: EnhanceSettings = MISSING
     model: ModelSettings = setting("base model", group=True)

@@ -64,30 +64,54 @@ class ExportSettings:
 
 @dataclass
 class PublishSettings:
-    """Publish curated pairs as a data set with a card that says how they were made and what was rejected."""
+    """Publish an adapter or curated pairs with a card that says how they were made and how good they are."""
 
     examples: ClassVar[tuple[str, ...]] = (
-        "dsd-publish pairs=outputs/paper/pairs repo=user/name",
+        "dsd-publish adapter=outputs/paper/train pictures=outputs/paper/student repo=user/name",
         "dsd-publish pairs=outputs/paper/pairs repo=user/name private=true license=apache-2.0",
         "dsd-publish pairs=outputs/demo/pairs local=folder",
     )
     closing: ClassVar[str] = CLOSING
 
-    pairs: str = setting("output_dir of dsd-curate", reads="curation")
+    pairs: str | None = setting("output_dir of dsd-curate, for a data set", reads="curation")
+    adapter: str | None = setting("output_dir of dsd-train, for a model", reads="train")
+    pictures: str | None = setting("of an adapter: output_dir of dsd-infer, for examples in the card", reads="infer")
+    num_pictures: int = setting("examples in the card", least=1, most=64)
+    numbers: str | None = setting("of an adapter: output_dir of dsd-evaluate, for the card", reads="evaluate")
+    exports: list[str] = setting("of an adapter: exports beside it, each to:dtype as dsd-export has them")
     repo: str | None = setting("user/name on the Hugging Face hub; the token is read from HF_TOKEN")
     local: str | None = setting("a folder to write instead, which does not exist yet")
-    license: str | None = setting("licence of the pairs, in the hub's names; null: the teacher's, from the manifest")
-    private: bool = setting("whether only you can see the data set on the hub")
+    license: str | None = setting("in the hub's names; null: the teacher's or the base's, as the manifest or config says")
+    private: bool = setting("whether only you can see it on the hub")
 
     @staticmethod
     def check(cfg: Any) -> None:
-        """Ask for one place, and refuse a folder that exists."""
+        """Ask for one thing and one place, and refuse a folder that exists."""
+        if (cfg.pairs is None) == (cfg.adapter is None):
+            raise UserError("give either adapter=folder/of/dsd-train, or pairs=folder/of/dsd-curate")
+        given = [name for name in ("pictures", "numbers", "exports") if cfg[name]]
+        if cfg.adapter is None and given:
+            raise UserError(f"{given[0]}= belongs to adapter=, not to pairs=")
+        for one in cfg.exports:
+            split_export(one)
         if (cfg.repo is None) == (cfg.local is None):
             raise UserError("give either repo=user/name, or local=folder")
         if cfg.local is not None:
             refuse_existing("local", cfg.local)
         elif not REPO.fullmatch(cfg.repo):
             raise UserError(f"repo={cfg.repo}: user/name is needed, of letters, digits and . _ -")
+
+
+def split_export(text: str) -> tuple[str, str]:
+    """Read "comfyui:fp8". UserError where dsd-export has no such format; a whole pipeline has a repository of its own."""
+    to, _, dtype = text.partition(":")
+    known = [name for name in Format.__members__ if name != "diffusers"]
+    if to not in known or dtype not in Numbers.__members__:
+        raise UserError(
+            f"exports={text}: to:dtype is needed, of {', '.join(known)} and {', '.join(Numbers.__members__)}; a whole "
+            "pipeline (to=diffusers) goes into a repository of its own, by its push_to_hub"
+        )
+    return to, dtype
 
 
 def refuse_existing(key: str, path: str) -> None:
