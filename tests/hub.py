@@ -62,11 +62,11 @@ class Handler(BaseHTTPRequestHandler):
             files = [file["path"] for file in json.loads(body)["files"]]
             self.answer({"files": [{"path": f, "uploadMode": "regular", "shouldIgnore": False} for f in files]})
         elif "commit" in path:
+            repo = "/".join(path[2:4])
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
-                    content = base64.b64decode(line["value"]["content"])
-                    self.server.repos["/".join(path[2:4])][line["value"]["path"]] = content
-            self.answer({"commitUrl": f"{self.server.url}/commit/{SHA}", "commitOid": SHA, "success": True})
+                    self.server.repos[repo][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            self.answer({"commitUrl": f"{self.server.url}/{repo}/commit/{SHA}", "commitOid": SHA, "success": True})
         else:  # validate-yaml
             self.answer({"errors": [], "warnings": []})
 

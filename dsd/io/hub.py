@@ -15,20 +15,23 @@ def names_repo(path: str) -> bool:
     return bool(REPO.fullmatch(path)) and not is_file and not Path(path).parent.exists()
 
 
-def fetched(key: str, repo: str, patterns: Sequence[str]) -> Path:
+def fetched(key: str, repo: str, file: str, patterns: Sequence[str]) -> Path:
     """Download the files of a repository that match `patterns`, or find them in the cache; return their folder.
 
-    UserError where the repository is absent or gated, or where the hub cannot be reached.
+    UserError where the repository is absent or gated or lacks `file`, or where the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
+        folder = Path(snapshot_download(repo, allow_patterns=list(patterns)))
     except Exception as error:  # those of the client have no common class
         reason = refusal(repo, error)
         if reason is None:
             raise
         raise UserError(f"{key}={repo}: {reason}") from error
+    if not (folder / file).is_file():
+        raise UserError(f"{key}={repo}: the repository has no {file}; name one that has it, or give a path")
+    return folder
 
 
 def refusal(repo: str, error: BaseException) -> str | None:

@@ -23,9 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from dsd.errors import UserError
-from dsd.io.files import resolve
 from dsd.models import adapter as adapters
-from dsd.models.adapter_file import read_adapter
+from dsd.models.adapter_file import adapter_at, read_adapter
 from dsd.models.canvas import Canvas, to_pixels
 from dsd.models.conditional import load_transformer
 from dsd.models.families import Family, Text, class_in, family_by_class, family_of
@@ -97,19 +96,20 @@ class ReferencePipeline:
     ) -> Any:
         """Make a base pipeline conditional, by an adapter of dsd-train or by the released transformer and its LoRA.
 
-        With neither, `base` must be conditional already: a folder that `save_pretrained` wrote. `style_loras` are files
-        or hub ids with their weights. `fuse` merges every LoRA into the weights, which is exact to rounding and
-        faster. A base that is `distilled` to few steps takes an adapter that was trained before its distillation;
-        FLUX.2 says so itself. UserError says what does not fit.
+        An adapter is a path or user/name on the hub. With neither, `base` must be conditional already: a folder that
+        `save_pretrained` wrote. `style_loras` are files or hub ids with their weights. `fuse` merges every LoRA into
+        the weights, which is exact to rounding and faster. A base that is `distilled` to few steps takes an adapter
+        that was trained before its distillation; FLUX.2 says so itself. UserError says what does not fit.
         """
         if adapter is not None and transformer is not None:
             raise UserError("give either adapter= (a file that dsd-train wrote) or transformer= (a released folder)")
         where = to_device(device)
         if adapter is not None:
-            _, metadata = read_adapter(resolve(str(adapter)))  # refuse a bad one before the base is loaded
+            adapter = adapter_at(adapter)
+            _, metadata = read_adapter(adapter)  # refuse a bad one before the base is loaded
             pipeline = load_pipeline(base, dtype=dtype, cls=pipeline_class(base))
             twin = distilled or bool(pipeline.config.get("is_distilled"))
-            adapters.load_adapter(pipeline.transformer, resolve(str(adapter)), fuse, family_of(pipeline), twin)
+            adapters.load_adapter(pipeline.transformer, adapter, fuse, family_of(pipeline), twin)
             pipeline.about = metadata["student"]
             pipeline.panel_size = metadata.get("geometry", {}).get("panel_height", cls.panel_size)
         elif transformer is not None:
