@@ -106,8 +106,8 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """A hub on this machine, with an empty cache."""
-    from huggingface_hub import constants, hf_api
     from hub import serve_hub
+    from huggingface_hub import constants, hf_api
 
     with serve_hub() as server:
         template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"

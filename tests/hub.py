@@ -75,7 +75,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(404, "RepoNotFound")
         files = self.server.repos[repo]
         if tree:
-            rows = [{"type": "file", "path": name, "size": len(data), "oid": etag(data)} for name, data in files.items()]
+            rows = [
+                {"type": "file", "path": name, "size": len(data), "oid": etag(data)} for name, data in files.items()
+            ]
             return self.answer(rows)
         siblings = [{"rfilename": name} for name in files]
         self.answer({"id": repo, "modelId": repo, "sha": SHA, "siblings": siblings, "tags": [], "private": False})

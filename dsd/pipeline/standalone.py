@@ -122,8 +122,9 @@ def _uses(key: Key) -> Iterator[tuple[str, Key]]:
                 used = _resolved(".".join(found), node.attr)
                 assert used is not None
                 yield f"{node.value.id}.{node.attr}", used
-        elif isinstance(node, ast.Name) and (found := _resolved(key[0], node.id)):
-            if not (_ours(found) and _is_module(*found)):
+        elif isinstance(node, ast.Name):
+            found = _resolved(key[0], node.id)
+            if found and not (_ours(found) and _is_module(*found)):
                 yield node.id, found
 
 

@@ -81,7 +81,9 @@ class PublishSettings:
     exports: list[str] = setting("of an adapter: exports beside it, each to:dtype as dsd-export has them")
     repo: str | None = setting("user/name on the Hugging Face hub; the token is read from HF_TOKEN")
     local: str | None = setting("a folder to write instead, which does not exist yet")
-    license: str | None = setting("in the hub's names; null: the teacher's or the base's, as the manifest or config says")
+    license: str | None = setting(
+        "in the hub's names; null: the teacher's or the base's, as the manifest or config says"
+    )
     private: bool = setting("whether only you can see it on the hub")
 
     @staticmethod
@@ -103,7 +105,7 @@ class PublishSettings:
 
 
 def split_export(text: str) -> tuple[str, str]:
-    """Read "comfyui:fp8". UserError where dsd-export has no such format; a whole pipeline has a repository of its own."""
+    """Read "comfyui:fp8". UserError where dsd-export has no such format, and for whole pipelines."""
     to, _, dtype = text.partition(":")
     known = [name for name in Format.__members__ if name != "diffusers"]
     if to not in known or dtype not in Numbers.__members__:

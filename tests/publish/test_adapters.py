@@ -42,8 +42,10 @@ def test_a_folder_has_everything(call, run, adapter, drawn, numbers, tmp_path) -
     card = ModelCard.load(place / "README.md")
     assert card.data.license == "apache-2.0", "of the base"
     assert card.data.base_model is None, "the toybox is not on the hub"
-    for said in (TABLE, "Measure `toybox`: CP is a share.", "num_steps: 4", "LoRA of rank", "4 steps on", "95 % intervals",
-                 "`merged-bf16/`", "dsd-infer model=toybox adapter=out", "trust_remote_code=True"):  # fmt: skip
+    for said in (
+        TABLE, "Measure `toybox`: CP is a share.", "num_steps: 4", "LoRA of rank", "4 steps on", "95 % intervals",
+        "`merged-bf16/`", "dsd-infer model=toybox adapter=out", "trust_remote_code=True",
+    ):  # fmt: skip
         assert said in card.text, said
     assert "another" not in card.text
     assert "identity" not in card.text

@@ -15,7 +15,9 @@ CALL = {"height": 64, "width": 64, "num_inference_steps": 2, "max_sequence_lengt
 
 def drawn(pipeline) -> torch.Tensor:
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline("a dog", Image.open(DATA / "reference.png"), generator=torch.Generator().manual_seed(1), **CALL).images
+    return pipeline(
+        "a dog", Image.open(DATA / "reference.png"), generator=torch.Generator().manual_seed(1), **CALL
+    ).images
 
 
 def test_a_pushed_pipeline_draws_the_same_for_everyone(hub) -> None:
