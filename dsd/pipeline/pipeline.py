@@ -9,6 +9,7 @@ tokens of what is drawn, C channels of a token.
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -291,7 +292,7 @@ class ReferencePipeline:
             raise UserError("return_reference: a student with reference tokens draws the output alone")
         return DSDPipelineOutput(images, self.image_processor.postprocess(redrawn, output_type=output_type))
 
-    def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+    def save_config(self, save_directory: str | os.PathLike[Any], push_to_hub: bool = False, **kwargs: Any) -> None:
         """Save also the pipeline's code, one file that does not need this package: `trust_remote_code=True` runs it."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -304,7 +305,7 @@ class ReferencePipeline:
         return json.dumps({**config, "_class_name": [CODE, type(self).__name__]}, indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def _dict_from_json_file(cls, json_file: str | Path) -> dict[str, Any]:
+    def _dict_from_json_file(cls, json_file: str | os.PathLike[Any]) -> dict[str, Any]:
         """Read the config of a pipeline; a class that is there already needs no code from a folder."""
         config: dict[str, Any] = super()._dict_from_json_file(json_file)  # type: ignore[misc]
         return {**config, "_class_name": class_in(config)} if "_class_name" in config else config

@@ -172,7 +172,8 @@ def grouped(names: list[str]) -> Iterator[str]:
 def needs_of(file: Path) -> Needs:
     """Read what an experiment states, together with the one that it is made from."""
     own: Any = OmegaConf.to_container(OmegaConf.load(file))
-    gpu_gb, choices, quantization = None, {}, "none"
+    choices: dict[str, str] = {}
+    gpu_gb, quantization = None, "none"
     for default in own.get("defaults", ()):
         if isinstance(default, dict):
             choices |= {key.removeprefix("override /"): str(value) for key, value in default.items()}
@@ -191,7 +192,8 @@ def lacking(needs: Needs, stage: str, machine: Machine) -> Iterator[str]:
         yield " or ".join(keys)
     model = Path(CONFIG_DIR) / "model" / f"{needs.choices.get('model', 'toybox')}.yaml"
     loaded = stage in ("data_gen", "train", "infer")
-    if loaded and OmegaConf.load(model).get("license") not in FREE and "HF_TOKEN" not in machine.keys:
+    license = OmegaConf.select(OmegaConf.load(model), "license")
+    if loaded and license not in FREE and "HF_TOKEN" not in machine.keys:
         yield f"HF_TOKEN, to download {model.stem}"
     for chosen, packages in ((needs.quantization, QUANTIZERS), (needs.choices.get("optimizer", ""), OPTIMIZERS)):
         if chosen in packages and packages[chosen] not in machine.packages:
