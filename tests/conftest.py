@@ -103,6 +103,24 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     subprocess.run(["umount", str(folder)], capture_output=True, check=False)
 
 
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A hub on this machine, with an empty cache."""
+    from hub import serve_hub
+    from huggingface_hub import constants, hf_api
+
+    with serve_hub() as server:
+        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        for name, value in (
+            ("ENDPOINT", server.url), ("HUGGINGFACE_CO_URL_TEMPLATE", template), ("HF_HUB_OFFLINE", False),
+            ("HF_HUB_DISABLE_XET", True), ("HF_HUB_CACHE", str(tmp_path / "hub")),
+        ):  # fmt: skip
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(hf_api.api, "endpoint", server.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_hush-hush-hush-hush")
+        yield server
+
+
 @pytest.fixture(scope="session")
 def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sheets of the toybox drawn without error: 12 of four panels."""

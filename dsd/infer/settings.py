@@ -9,6 +9,7 @@ from omegaconf import MISSING, DictConfig, ListConfig
 
 from dsd.errors import UserError
 from dsd.io.files import resolve
+from dsd.io.hub import names_repo
 from dsd.models.settings import GGUF_KINDS, MOST_REFERENCES, ModelSettings, Quantization
 from dsd.runs.settings import ShardSettings, check_path, setting
 
@@ -70,8 +71,13 @@ class InferSettings(ShardSettings):
     image: Any = setting("a reference; for a student with reference tokens also several: [a.png,b.png]", None)
     prompt: str | None = setting("what to draw of it", None)
     output: str | None = setting("file of the one picture; null: a name in output_dir", None, changes_results=False)
-    adapter: str | None = setting("folder of dsd-train, or its adapter.safetensors", None, changes_results=False)
-    transformer: str | None = setting("released layout: folder of the transformer", None, changes_results=False)
+    adapter: str | None = setting(
+        "folder of dsd-train, its adapter.safetensors, or user/name on the hub", None, changes_results=False
+    )
+    transformer: str | None = setting(
+        "released layout: folder of the transformer, or user/name on the hub (with its LoRA)", None,
+        changes_results=False,
+    )  # fmt: skip
     lora_weights: str | None = setting("released layout: file of the LoRA", None, changes_results=False)
     style_loras: list[str] = setting("LoRAs of others on top: file or hub id, each with :weight", factory=list)
     seed: int = setting("of the first picture's noise", least=0, most=2**63 - 1)
@@ -89,6 +95,7 @@ class InferSettings(ShardSettings):
     quantized_parts: list[str] = setting("parts of the pipeline that int8 and fp8 change")
     gguf_kind: str = setting("Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0, of quantization=gguf")
     cache_dir: str = setting("answers of vlm=", changes_results=False)
+    verbose: bool = setting("say where the time went (also -v)", False, changes_results=False)
     settings: DrawingSettings = MISSING
     enhance: EnhanceSettings = MISSING
     model: ModelSettings = setting("base model", group=True)
@@ -127,7 +134,7 @@ class InferSettings(ShardSettings):
             raise UserError("offload=group cannot move bitsandbytes' weights; use offload=model with nf4")
         if cfg.adapter is not None and cfg.transformer is not None:
             raise UserError("give either adapter= (of dsd-train) or transformer= (a released folder)")
-        if cfg.adapter is not None:
+        if cfg.adapter is not None and not names_repo(cfg.adapter):
             path = Path(resolve(cfg.adapter))
             if not (path if path.suffix else path / "adapter.safetensors").is_file():
                 raise UserError(f"{path}: no such adapter; train one with dsd-train, or give adapter=its/folder")

@@ -13,8 +13,10 @@ from dsd.errors import UserError
 from dsd.infer.draw import Drawer, Enhance
 from dsd.infer.enhance import Enhancer
 from dsd.infer.methods import Method, Parts, refuse_step_cache, weighted
+from dsd.infer.methods import Student as DrawnByStudent
 from dsd.infer.output import overview, save_pictures
 from dsd.infer.settings import images_of
+from dsd.infer.weights import fetch
 from dsd.io.files import refuse_unwritable, resolve
 from dsd.io.pictures import picture_format, read_picture, save_picture
 from dsd.io.records import NOT_ATTEMPTED, Result, features, reason_class
@@ -32,21 +34,25 @@ from dsd.runs.manifest import write_manifest
 from dsd.runs.run import Writer, begin
 from dsd.runs.settings import plain
 from dsd.runs.shards import read_failures, read_shards, write_shard_in_parts
+from dsd.runs.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
     """Draw what the config asks for."""
+    if cfg.method.takes_adapter:
+        fetch(cfg)
     refuse_impossible(cfg)
-    if cfg.jobs:
-        draw_jobs(cfg)
-    else:
-        draw_one(cfg)
+    watch = Stopwatch(cfg.verbose)
+    with watch.part("other"):
+        draw_jobs(cfg, watch) if cfg.jobs else draw_one(cfg, watch)
+    if watch.on:
+        log.info("infer: %s", watch.said())
 
 
-def draw_one(cfg: DictConfig) -> None:
-    """Draw one picture: a PNG that carries its prompt, seed and settings."""
+def draw_one(cfg: DictConfig, watch: Stopwatch) -> None:
+    """Draw one picture, a PNG that carries its prompt, seed and settings; print its path."""
     references = [read_picture(image) for image in images_of(cfg.image)]
     path = Path(cfg.output or Path(cfg.output_dir) / picture_name(cfg))
     picture_format(path)
@@ -54,16 +60,18 @@ def draw_one(cfg: DictConfig) -> None:
         raise UserError(f"output={path} is a folder; end the name with .png")
     refuse_unwritable(path)
     prompt = make_enhancer(cfg)(references[0], cfg.prompt)
-    (picture,) = make_method(cfg, many=False)([references], [prompt], [cfg.seed])
+    (picture,) = make_method(cfg, False, watch)([references], [prompt], [cfg.seed])
     asked = {"asked": cfg.prompt} if prompt != cfg.prompt else {}
-    save_picture(picture, path, prompt, cfg.seed, plain(cfg)["settings"] | asked)
+    with watch.part("write"):
+        save_picture(picture, path, prompt, cfg.seed, plain(cfg)["settings"] | asked)
     if in_multirun():  # every job has a folder of its own, which the overview reads
         digest = claim(path.parent, cfg, inputs_of(cfg))
         write_manifest(path.parent, "infer", {"results": 1}, config_hash=digest, look=path.name)
     log.info("infer: %s (%d x %d, seed %d)", path, picture.width, picture.height, cfg.seed)
+    print(path)
 
 
-def draw_jobs(cfg: DictConfig) -> None:
+def draw_jobs(cfg: DictConfig, watch: Stopwatch) -> None:
     """Draw all jobs, in shards; a job that fails is recorded with its reason and does not stop the others."""
     jobs: JobSource = instantiate(cfg.jobs)
     current = begin(cfg, {**inputs_of(cfg), "jobs": jobs.fingerprint})
@@ -72,7 +80,7 @@ def draw_jobs(cfg: DictConfig) -> None:
 
     def make_writer() -> Writer:
         drawer = Drawer(
-            jobs, make_enhancer(cfg), make_method(cfg, many=True), cfg.method.name, cfg.seed, cfg.batch_size,
+            jobs, make_enhancer(cfg), make_method(cfg, True, watch), cfg.method.name, cfg.seed, cfg.batch_size,
             current.config_hash,
         )  # fmt: skip
         return lambda shard, bar: write_shard_in_parts(shard, partial(drawer.parts, shard, bar), features(Result))
@@ -82,17 +90,30 @@ def draw_jobs(cfg: DictConfig) -> None:
     rows, failures = read_shards(current.output_dir, "results"), read_failures(current.output_dir, "results")
     if not len(rows):
         raise UserError(f"all {len(failures)} jobs failed, the first because: {failures[0]['reason']}")
-    if cfg.png:
-        save_pictures(rows, current.output_dir / "images", plain(cfg)["settings"])
-    look = overview(rows, current.output_dir / "overview.png")
+    with watch.part("write"):
+        if cfg.png:
+            save_pictures(rows, current.output_dir / "images", plain(cfg)["settings"])
+        look = overview(rows, current.output_dir / "overview.png")
     left = sum(reason_class(failure["reason"]) == NOT_ATTEMPTED for failure in failures)
     counts = {"results": len(rows), "failed": len(failures) - left} | ({"not_attempted": left} if left else {})
     said = f"{counts['failed']} failed" + (f", {left} not attempted" if left else "")
     current.finish(counts, f"{len(rows)} pictures by {cfg.method.name} ({said})", look)
 
 
-def make_method(cfg: DictConfig, many: bool) -> Method:
+def make_method(cfg: DictConfig, many: bool, watch: Stopwatch) -> Method:
     """Load what draws, on its device, prepared for one picture or for many."""
+    with watch.part("load"):
+        method = load_method(cfg, many)
+    if isinstance(method, DrawnByStudent):
+        watch.watch(
+            method.pipeline, encode_text="text", encode_negative="text", prepare="reference", denoise="denoise",
+            decode="decode",
+        )  # fmt: skip
+    return method
+
+
+def load_method(cfg: DictConfig, many: bool) -> Method:
+    """Load what draws, and prepare it."""
     speed, device = instantiate(cfg.speed), to_device(cfg.device)
 
     def prepare(pipeline: Any) -> None:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
 
 from dsd.errors import UserError
-from dsd.io.files import atomic
+from dsd.io.files import atomic, resolve
+from dsd.io.hub import fetched, names_repo
 from dsd.io.inputs import first_problem
 from dsd.models.families import Family, family_named
 from dsd.models.tensors import read_tensors, refuse_not_finite, write_tensors
@@ -73,6 +74,12 @@ def save_adapter(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
     text[LORA_ADAPTER_METADATA_KEY] = json.dumps(for_diffusers(state, metadata["lora"]))
     with atomic(path) as temporary:
         write_tensors(temporary, state, text)
+
+
+def adapter_at(name: str | Path) -> str:
+    """Find an adapter: a path as it is, pkg:// in the package; user/name on the hub is downloaded, the file alone."""
+    path = resolve(str(name))
+    return str(fetched("adapter", path, ADAPTER, (ADAPTER,))) if names_repo(path) else path
 
 
 def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

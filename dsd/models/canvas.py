@@ -8,11 +8,11 @@ packed channels; pixels (B, 3, H, W) in [-1, 1], H and W those of one panel.
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
-from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from dsd.errors import UserError
 from dsd.io.pictures import to_rgb
@@ -39,18 +39,17 @@ def to_pixels(image: Image.Image, height: int, width: int, fit: str = "crop") ->
             image = ImageOps.pad(image, size, method, color="white")
         else:
             image = image.resize(size, method)
-    pixels: Tensor = pil_to_tensor(image).float() / 127.5 - 1
-    return pixels
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def pack(latents: Tensor) -> Tensor:
     """Fold 2 x 2 latents into a token: (B, C, H, W) -> (B, H/2 * W/2, 4C)."""
-    return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
+    return pixel_unshuffle(latents, 2).flatten(2).mT.contiguous()
 
 
 def unpack(tokens: Tensor, rows: int) -> Tensor:
     """Undo `pack`: (B, rows * W/2, 4C) -> (B, C, 2 * rows, W)."""
-    return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=2, q=2)
+    return pixel_shuffle(tokens.mT.unflatten(2, (rows, -1)), 2)
 
 
 @dataclass(frozen=True)

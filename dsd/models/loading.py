@@ -15,6 +15,8 @@ from transformers.utils import logging as transformers_logging
 
 from dsd.errors import UserError
 from dsd.io.files import PACKAGE, resolve
+from dsd.io.hub import refusal
+from dsd.models.families import class_in
 
 Loaded = TypeVar("Loaded", bound=DiffusionPipeline)
 Module = TypeVar("Module", bound=nn.Module)
@@ -76,8 +78,7 @@ def load_pipeline(
     try:
         pipeline = cls.from_pretrained(where, dtype=to_dtype(dtype), use_safetensors=True, **parts)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first_line = (str(error).strip() or repr(error)).splitlines()[0]
-        raise UserError(f"model.path={path}: cannot be loaded: {first_line}") from error
+        raise UserError(f"model.path={path}: {reason(path, error)}") from error
     except AttributeError as error:  # a class of the pipeline that the installed library lacks
         missing = re.fullmatch(r"module '?(diffusers|transformers)'? has no attribute '?(\w+)'?", str(error))
         if missing is None:
@@ -101,11 +102,16 @@ def class_of(path: str) -> str:
     """Read the name of a pipeline's class. UserError where it cannot be read."""
     try:
         index: Any = DiffusionPipeline.load_config(place_of(path))
-        name: str = index["_class_name"]
+        name = class_in(index)
     except (OSError, ValueError, KeyError) as error:
-        first_line = (str(error).strip() or repr(error)).splitlines()[0]
-        raise UserError(f"model.path={path}: cannot be loaded: {first_line}") from error
+        raise UserError(f"model.path={path}: {reason(path, error)}") from error
     return name
+
+
+def reason(path: str, error: Exception) -> str:
+    """Say in one line why a pipeline cannot be loaded: what the hub refuses, or else what the libraries say."""
+    first_line = (str(error).strip() or repr(error)).splitlines()[0]
+    return refusal(path, error) or f"cannot be loaded: {first_line}"
 
 
 def too_old(library: str, name: str) -> str:

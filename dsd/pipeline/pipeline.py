@@ -6,8 +6,10 @@ commit 1f95769), or the output alone beside reference tokens. Shapes: B images i
 tokens of what is drawn, C channels of a token.
 """
 
+import json
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,20 +24,21 @@ from PIL import Image
 from torch import Tensor
 
 from dsd.errors import UserError
-from dsd.io.files import resolve
 from dsd.models import adapter as adapters
-from dsd.models.adapter_file import read_adapter
+from dsd.models.adapter_file import adapter_at, read_adapter
 from dsd.models.canvas import Canvas, to_pixels
 from dsd.models.conditional import load_transformer
-from dsd.models.families import Family, Text, family_by_class, family_of
+from dsd.models.families import Family, Text, class_in, family_by_class, family_of
 from dsd.models.flux_dev import SCHEDULER
 from dsd.models.kinds import student_from
 from dsd.models.loading import class_of, load_pipeline, to_device, to_dtype
 from dsd.models.student import Conditions, Student
 from dsd.pipeline.guidance import Memories, Passes, Scales, guided
 from dsd.pipeline.precompute import Precomputed
+from dsd.pipeline.standalone import source_of
 
 log = logging.getLogger(__name__)
+CODE = "pipeline"  # name of the file with a saved pipeline's own code
 
 
 @dataclass
@@ -94,19 +97,20 @@ class ReferencePipeline:
     ) -> Any:
         """Make a base pipeline conditional, by an adapter of dsd-train or by the released transformer and its LoRA.
 
-        With neither, `base` must be conditional already: a folder that `save_pretrained` wrote. `style_loras` are files
-        or hub ids with their weights. `fuse` merges every LoRA into the weights, which is exact to rounding and
-        faster. A base that is `distilled` to few steps takes an adapter that was trained before its distillation;
-        FLUX.2 says so itself. UserError says what does not fit.
+        An adapter is a path or user/name on the hub. With neither, `base` must be conditional already: a folder that
+        `save_pretrained` wrote. `style_loras` are files or hub ids with their weights. `fuse` merges every LoRA into
+        the weights, which is exact to rounding and faster. A base that is `distilled` to few steps takes an adapter
+        that was trained before its distillation; FLUX.2 says so itself. UserError says what does not fit.
         """
         if adapter is not None and transformer is not None:
             raise UserError("give either adapter= (a file that dsd-train wrote) or transformer= (a released folder)")
         where = to_device(device)
         if adapter is not None:
-            _, metadata = read_adapter(resolve(str(adapter)))  # refuse a bad one before the base is loaded
+            adapter = adapter_at(adapter)
+            _, metadata = read_adapter(adapter)  # refuse a bad one before the base is loaded
             pipeline = load_pipeline(base, dtype=dtype, cls=pipeline_class(base))
             twin = distilled or bool(pipeline.config.get("is_distilled"))
-            adapters.load_adapter(pipeline.transformer, resolve(str(adapter)), fuse, family_of(pipeline), twin)
+            adapters.load_adapter(pipeline.transformer, adapter, fuse, family_of(pipeline), twin)
             pipeline.about = metadata["student"]
             pipeline.panel_size = metadata.get("geometry", {}).get("panel_height", cls.panel_size)
         elif transformer is not None:
@@ -288,6 +292,24 @@ class ReferencePipeline:
         if redrawn is None:
             raise UserError("return_reference: a student with reference tokens draws the output alone")
         return DSDPipelineOutput(images, self.image_processor.postprocess(redrawn, output_type=output_type))
+
+    def save_config(self, save_directory: str | os.PathLike[Any], push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save also the pipeline's code, one file that does not need this package: `trust_remote_code=True` runs it."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{CODE}.py").write_text(source_of(type(self).__name__), encoding="utf-8")
+        super().save_config(save_directory, push_to_hub, **kwargs)  # type: ignore[misc]
+
+    def to_json_string(self) -> str:
+        """Name the file of the class beside the class, as diffusers does for pipelines that are not its own."""
+        config = json.loads(super().to_json_string())  # type: ignore[misc]
+        return json.dumps({**config, "_class_name": [CODE, type(self).__name__]}, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike[Any]) -> dict[str, Any]:
+        """Read the config of a pipeline; a class that is there already needs no code from a folder."""
+        config: dict[str, Any] = super()._dict_from_json_file(json_file)  # type: ignore[misc]
+        return {**config, "_class_name": class_in(config)} if "_class_name" in config else config
 
     @property
     def family(self) -> Family:

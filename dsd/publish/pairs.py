@@ -14,7 +14,6 @@ from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.io.files import atomic
-from dsd.publish import results
 from dsd.runs.identity import CONFIG, read_config
 from dsd.runs.manifest import read_manifest
 from dsd.runs.redaction import redact_config
@@ -49,8 +48,6 @@ Rejected, by reason: {reasons}.
 
 def run(cfg: DictConfig) -> None:
     """Publish the pairs, or the drawn pictures, where the config says."""
-    if cfg.results is not None:
-        return results.run(cfg)
     folder = Path(cfg.pairs)
     rows = read_shards(folder, "pairs")
     card = data_card(folder, len(rows), cfg.license)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dsd.errors import UserError
 from dsd.io.files import refuse_unwritable
-from dsd.runs.settings import check_path, setting
+from dsd.runs.settings import setting
 
 CLOSING = "An existing folder is refused, never overwritten. --cfg job prints the whole config and writes nothing."
 
@@ -73,36 +73,60 @@ class Benchmark(Enum):
 
 @dataclass
 class PublishSettings:
-    """Publish curated pairs as a data set with a card; or write drawn pictures for a benchmark's own scripts."""
+    """Publish an adapter or curated pairs with a card, or write drawn pictures for a benchmark's own scripts."""
 
     examples: ClassVar[tuple[str, ...]] = (
-        "dsd-publish pairs=outputs/paper/pairs repo=user/name",
+        "dsd-publish adapter=outputs/paper/train pictures=outputs/paper/student repo=user/name",
         "dsd-publish pairs=outputs/paper/pairs repo=user/name private=true license=apache-2.0",
         "dsd-publish results=outputs/student layout=dreambench_plus local=samples/student",
     )
     closing: ClassVar[str] = CLOSING
 
-    pairs: str = setting("output_dir of dsd-curate")
-    results: str | None = setting("output_dir of dsd-infer: its pictures are written instead, with layout= and local=")
+    adapter: str | None = setting("output_dir of dsd-train, for a model", reads="train")
+    pairs: str | None = setting("output_dir of dsd-curate, for a data set", reads="curation")
+    results: str | None = setting("output_dir of dsd-infer, for a benchmark, with layout= and local=", reads="infer")
     layout: Benchmark | None = setting("of results=: dreambench_plus, dreambench, omnicontext or sconeeval")
+    pictures: str | None = setting("of an adapter: output_dir of dsd-infer, for examples in the card", reads="infer")
+    num_pictures: int = setting("examples in the card", least=1, most=64)
+    numbers: str | None = setting("of an adapter: output_dir of dsd-evaluate, for the card", reads="evaluate")
+    exports: list[str] = setting("of an adapter: exports beside it, each to:dtype as dsd-export has them")
     repo: str | None = setting("user/name on the Hugging Face hub; the token is read from HF_TOKEN")
     local: str | None = setting("a folder to write instead, which does not exist yet")
-    license: str | None = setting("licence of the pairs, in the hub's names; null: the teacher's, from the manifest")
-    private: bool = setting("whether only you can see the data set on the hub")
+    license: str | None = setting(
+        "in the hub's names; null: the teacher's or the base's, as the manifest or config says"
+    )
+    private: bool = setting("whether only you can see it on the hub")
 
     @staticmethod
     def check(cfg: Any) -> None:
-        """Ask for one place, and refuse a folder that exists."""
+        """Ask for one thing and one place, and refuse a folder that exists."""
+        if sum(cfg[name] is not None for name in ("adapter", "pairs", "results")) != 1:
+            raise UserError("give one of adapter=folder/of/dsd-train, pairs=folder/of/dsd-curate, results=of/dsd-infer")
+        given = [name for name in ("pictures", "numbers", "exports") if cfg[name]]
+        if cfg.adapter is None and given:
+            raise UserError(f"{given[0]}= belongs to adapter=")
         if (cfg.results is None) != (cfg.layout is None) or (cfg.results is not None and cfg.local is None):
             raise UserError("results=, layout= and local= go together, such as layout=dreambench_plus local=samples/me")
-        check_path("pairs" if cfg.results is None else "results", cfg.results or cfg.pairs,
-                   "curation" if cfg.results is None else "infer")  # fmt: skip
+        for one in cfg.exports:
+            split_export(one)
         if (cfg.repo is None) == (cfg.local is None):
             raise UserError("give either repo=user/name, or local=folder")
         if cfg.local is not None:
             refuse_existing("local", cfg.local)
         elif not REPO.fullmatch(cfg.repo):
             raise UserError(f"repo={cfg.repo}: user/name is needed, of letters, digits and . _ -")
+
+
+def split_export(text: str) -> tuple[str, str]:
+    """Read "comfyui:fp8". UserError where dsd-export has no such format, and for whole pipelines."""
+    to, _, dtype = text.partition(":")
+    known = [name for name in Format.__members__ if name != "diffusers"]
+    if to not in known or dtype not in Numbers.__members__:
+        raise UserError(
+            f"exports={text}: to:dtype is needed, of {', '.join(known)} and {', '.join(Numbers.__members__)}; a whole "
+            "pipeline (to=diffusers) goes into a repository of its own, by its push_to_hub"
+        )
+    return to, dtype
 
 
 def refuse_existing(key: str, path: str) -> None:

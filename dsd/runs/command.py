@@ -18,7 +18,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -104,9 +104,15 @@ def _start(stage: str, schema: type, run: str, config_dir: Path) -> int:
             # SystemExit passes through Hydra, which prints lines of its own about any other exception
             sys.exit(codes[-1])
 
+    typed = os.environ.get("COMP_LINE", "").split()[-1:]
+    if "query=bash" in sys.argv and typed and typed[0].startswith("experiment="):  # Hydra lists no folders of choices
+        print(*(f"experiment={name}" for name in _experiments(config_dir, stage)))
+        return 0
     forget()
     learn(list(sys.argv[1:]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
+    if any(field.name == "verbose" for field in fields(schema)):
+        sys.argv[1:] = ["verbose=true" if argument in ("-v", "--verbose") else argument for argument in sys.argv[1:]]
     # argparse refuses key=value on both sides of an option such as -m
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: a.startswith("~") or ("=" in a and not a.startswith("-")))
     if not {"-m", "--multirun"} & set(sys.argv):  # there a comma separates values

@@ -63,6 +63,10 @@ class OutputSettings:
     output_dir: str = setting("folder of the results; the same command resumes in it", changes_results=False)
     experiment: str | None = setting("published settings, from configs/experiment/", None, changes_results=False)
     device: str = setting("auto, cpu, cuda or cuda:N", "auto", changes_results=False)
+    gpu_gb: float | None = setting(
+        "memory of the GPU that these settings are made for, in GB, which dsd-doctor reads; null: none is needed", None,
+        above=0, changes_results=False,
+    )  # fmt: skip
 
 
 @dataclass

@@ -55,6 +55,7 @@ def test_pairs_of_an_unknown_teacher_are_under_another_licence(call, pairs, tmp_
 
 def test_the_hub_gets_rows_and_card(call, pairs, monkeypatch) -> None:
     pushed = []
+    monkeypatch.setenv("HF_TOKEN", "hf_hush-hush-hush-hush")
     monkeypatch.setattr(publishing, "push", lambda rows, card, repo, private: pushed.append((len(rows), repo, private)))
     said = call(publish, f"pairs={pairs}", "repo=user/name", "private=true")
     assert pushed == [(len(publishing.read_shards(pairs, "pairs")), "user/name", True)]
@@ -64,6 +65,11 @@ def test_the_hub_gets_rows_and_card(call, pairs, monkeypatch) -> None:
 @pytest.mark.parametrize("places", [[], ["repo=user/name", "local=folder"]])
 def test_one_place_is_asked_for(call, pairs, places) -> None:
     assert "give either repo=user/name, or local=folder" in call(publish, f"pairs={pairs}", *places, code=2)
+
+
+def test_a_missing_token_is_one_line(call, pairs, monkeypatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert "repo=user/name: no token; set HF_TOKEN" in call(publish, f"pairs={pairs}", "repo=user/name", code=2)
 
 
 def test_pairs_come_from_a_finished_folder(call, grids) -> None:

@@ -224,6 +224,24 @@ def test_help_and_cfg_need_no_values(run: Run) -> None:
     assert "published settings: typo/toy" in out
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("dsd-toy model=", "model=large model=small"),
+        ("dsd-toy model=large see", "seed="),
+        ("dsd-toy model.", "model._target_= model.numerator="),
+        ("dsd-toy experiment=", "experiment=typo/toy"),
+        ("dsd-toy experiment=ty", "experiment=typo/toy"),
+    ],
+)
+def test_the_shell_completes_settings_and_choices(run: Run, monkeypatch: pytest.MonkeyPatch, typed, offered) -> None:
+    monkeypatch.setenv("COMP_LINE", typed)
+    assert run("-sc", "query=bash")[:2] == (0, f"{offered}\n")
+    script = run("-sc", "install=bash")[1]
+    assert script.endswith("-F hydra_bash_completion dsd-toy\n")
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
 def test_a_folder_of_another_config_is_refused_with_the_difference(run: Run) -> None:
     run("prompt=a")
     before = Path("outputs/toy/config.yaml").read_bytes()

@@ -5,7 +5,7 @@ how its transformer is called. Nothing else of the project names a family. Shape
 tokens of its references, C channels of a token, T text tokens; ids are those of `dsd.models.positions`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -148,6 +148,12 @@ def family_named(name: str) -> Family:
 def family_of(pipeline: Any) -> Family:
     """Find the family of a pipeline. UserError where there is none."""
     return family_by_class(type(pipeline).__name__)
+
+
+def class_in(index: Mapping[str, Any]) -> str:
+    """Read the name of a pipeline's class in its model_index.json; a list names the file of its code first."""
+    name: str | list[str] = index["_class_name"]
+    return name if isinstance(name, str) else name[-1]
 
 
 def family_by_class(name: str) -> Family:
