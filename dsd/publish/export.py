@@ -30,8 +30,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": FP8}
 NOTES = {  # what users of a format have to know, by format and kind of student
     ("comfyui", "canvas"): "workflows of core nodes: examples/comfyui, docs/comfyui.md",
     ("comfyui_lora", "canvas"): (
-        'load LoRAs of others before it; where ComfyUI says "loaded partially", use the node DSD Adapter or to=comfyui '
-        "(docs/comfyui.md)"
+        'load LoRAs of others before it; where ComfyUI says "loaded partially", use the node DSD Adapter or '
+        "to=comfyui (docs/comfyui.md)"
     ),
     ("comfyui_lora", "tokens"): (
         "load it as any LoRA, with ReferenceLatent and the reference method {method} (docs/comfyui.md)"
