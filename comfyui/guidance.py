@@ -1,7 +1,7 @@
 """Guidance by image and text: `v = v(-,-) + s_i [v(img,-) - v(-,-)] + s_t [v(img,txt) - v(img,-)]`.
 
-A denoised picture is the noisy one minus sigma times the velocity, and the coefficients add up to 1. So the same formula
-holds for denoised pictures, which is what ComfyUI's guiders combine. Balancing by norms compares norms of differences;
+A denoised picture is the noisy one minus sigma times the velocity, and the coefficients add up to 1. So the same
+formula holds for denoised pictures, which is what ComfyUI's guiders combine. Balancing compares norms of differences;
 sigma cancels there, too. Shapes: (B, C, H, W) or any other with the batch first.
 """
 

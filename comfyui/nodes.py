@@ -30,7 +30,7 @@ class DSDAdapter:
     def INPUT_TYPES(cls):
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "FLUX.1-dev, or a fine-tune of it. Load LoRAs of others before this node."}),
+                "model": ("MODEL", {"tooltip": "FLUX.1-dev or a fine-tune. Load LoRAs of others before this node."}),
                 "adapter": (
                     folder_paths.get_filename_list("loras"),
                     {"tooltip": "A file of dsd-export to=comfyui_lora, in models/loras."},
@@ -55,8 +55,8 @@ class DSDReference:
 
     CATEGORY = CATEGORY
     DESCRIPTION = (
-        "Encodes the reference beside a black panel, as the student was trained. Width and height are those of the output; "
-        "the canvas that is sampled is twice as wide."
+        "Encodes the reference beside a black panel, as the student was trained. Width and height are those of the "
+        "output; the canvas that is sampled is twice as wide."
     )
     FUNCTION = "encode"
     RETURN_TYPES = ("CONDITIONING", "CONDITIONING", "CONDITIONING", "LATENT")
@@ -79,15 +79,25 @@ class DSDReference:
                 ),
                 "vae": ("VAE", {"tooltip": "FLUX.1's VAE (ae.safetensors)."}),
                 "image": ("IMAGE", {"tooltip": "The reference. Of a batch, the first picture is taken."}),
-                "width": ("INT", {"default": 512, **SIZE, "tooltip": "Width of the output in pixels, not of the canvas."}),
+                "width": (
+                    "INT",
+                    {"default": 512, **SIZE, "tooltip": "Width of the output in pixels, not of the canvas."},
+                ),
                 "height": ("INT", {"default": 512, **SIZE, "tooltip": "Height of the output in pixels."}),
                 "fit": (
                     list(FITS),
-                    {"tooltip": "crop cuts what stands out, pad shows all of it on white, stretch ignores proportions."},
+                    {
+                        "tooltip": "crop cuts what stands out, pad shows all of it on white, stretch ignores proportions."
+                    },
                 ),
                 "batch_size": (
                     "INT",
-                    {"default": 1, "min": 1, "max": 64, "tooltip": "How many pictures are drawn at once, each of other noise."},
+                    {
+                        "default": 1,
+                        "min": 1,
+                        "max": 64,
+                        "tooltip": "How many pictures are drawn at once.",
+                    },
                 ),
             }
         }
@@ -152,7 +162,7 @@ class DSDGuider:
                     "BOOLEAN",
                     {
                         "default": False,
-                        "tooltip": "Shortens the longer of the two differences to the other's length, against overexposure.",
+                        "tooltip": "Shortens the longer of the two differences to the other's, against overexposure.",
                     },
                 ),
                 "plain_steps": (
@@ -194,9 +204,9 @@ class DSDEnhancePrompt:
 
     CATEGORY = CATEGORY
     DESCRIPTION = (
-        "Describes the reference and writes out the prompt with what was seen, by two calls of a language model. The picture "
-        "is sent to the provider. The key is read from GEMINI_API_KEY or OPENAI_API_KEY, the address of a server of your own "
-        "from GEMINI_BASE_URL or OPENAI_BASE_URL."
+        "Describes the reference and writes out the prompt with what was seen, by two calls of a language model. The "
+        "picture is sent to the provider. The key is read from GEMINI_API_KEY or OPENAI_API_KEY, the address of a "
+        "server of your own from GEMINI_BASE_URL or OPENAI_BASE_URL."
     )
     FUNCTION = "enhance"
     RETURN_TYPES = ("STRING",)

@@ -1,6 +1,6 @@
 """Enhance a prompt in two calls of a language model: describe the reference, then enrich the user's prompt.
 
-Key and address come from the environment alone. A workflow is a file from others: it must not choose where a key is sent.
+Key and address come from the environment alone. A workflow is a file from others: it must not choose where a key goes.
 """
 
 import base64
@@ -14,15 +14,15 @@ from typing import Any
 from PIL import Image
 
 DESCRIBE = (
-    "Describe this image as a prompt for a text-to-image model, in one line of at most 77 tokens: the main subject first, "
-    "with every visible trait that makes it recognisable (kind, shape, colours, materials, markings, clothing, accessories), "
-    "then environment, pose, lighting, camera and style. Answer with the prompt alone."
+    "Describe this image as a prompt for a text-to-image model, in one line of at most 77 tokens: the main subject "
+    "first, with every visible trait that makes it recognisable (kind, shape, colours, materials, markings, clothing, "
+    "accessories), then environment, pose, lighting, camera and style. Answer with the prompt alone."
 )
 ENRICH = (
-    'A text-to-image model redraws the subject of a reference image in a new context. The reference: "{description}". The '
-    'user asks for: "{prompt}". Enrich the user\'s prompt with the details of the subject, and only those: keep everything '
-    "the user wrote, contradict none of it, and do not take over the reference's environment or pose. One line of at most 77 "
-    "tokens. Answer with the prompt alone."
+    "A text-to-image model redraws the subject of a reference image in a new context. The reference: "
+    '"{description}". The user asks for: "{prompt}". Enrich the user\'s prompt with the details of the subject, and '
+    "only those: keep everything the user wrote, contradict none of it, and do not take over the reference's "
+    "environment or pose. One line of at most 77 tokens. Answer with the prompt alone."
 )
 PROVIDERS = {  # name -> (environment variable of the key, of the address, the usual address)
     "gemini": (

@@ -164,11 +164,12 @@ def scaled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def unscaled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo `scaled`, in fp32; tensors without a scale are cast."""
-    return {
-        name: tensor.float() * state.get(name.removesuffix("weight") + "scale_weight", 1)
-        for name, tensor in state.items()
-        if name != "scaled_fp8" and not name.endswith(".scale_weight")
-    }
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name != "scaled_fp8" and not name.endswith(".scale_weight"):
+            scale = state.get(name.removesuffix("weight") + "scale_weight")
+            found[name] = tensor.float() if scale is None else tensor.float() * scale
+    return found
 
 
 def in_block(name: str, tensor: Tensor) -> bool:
