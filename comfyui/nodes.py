@@ -86,9 +86,7 @@ class DSDReference:
                 "height": ("INT", {"default": 512, **SIZE, "tooltip": "Height of the output in pixels."}),
                 "fit": (
                     list(FITS),
-                    {
-                        "tooltip": "crop cuts what stands out, pad shows all of it on white, stretch ignores proportions."
-                    },
+                    {"tooltip": "crop cuts what stands out, pad shows all on white, stretch ignores proportions."},
                 ),
                 "batch_size": (
                     "INT",
@@ -96,7 +94,7 @@ class DSDReference:
                         "default": 1,
                         "min": 1,
                         "max": 64,
-                        "tooltip": "How many pictures are drawn at once.",
+                        "tooltip": "Pictures drawn at once.",
                     },
                 ),
             }

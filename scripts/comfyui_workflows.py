@@ -23,7 +23,7 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 FILES = ("adapter", "clip_name", "clip_name1", "clip_name2", "image", "lora_name", "unet_name", "vae_name")
 SEEDS = ("noise_seed", "seed")  # beside them the window has a widget for what happens after a run
 WIDTH, ROW, HEAD, GAP = 320, 26, 34, 60  # of a node in the window, in pixels
-SMALLER = 6  # the window's pixels in one of the picture's
+SMALLER = 4  # the window's pixels in one of the picture's
 LORA_NOTE = (
     "Load LoRAs of others **before** the adapter. Where ComfyUI's log says *loaded partially*, this file may fail "
     "(`mat1 and mat2 shapes cannot be multiplied`): use the merged file (`canvas.json`) or the node DSD Adapter."
@@ -52,7 +52,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         with urllib.request.urlopen(sys.argv[1]) as answer:
             learnt = trimmed(json.load(answer), {node["class_type"] for api in apis.values() for node in api.values()})
-        OBJECT_INFO.write_text(json.dumps(learnt, separators=(",", ":"), sort_keys=True) + "\n")
+        OBJECT_INFO.write_text(json.dumps(learnt, separators=(",", ":")) + "\n")
     info = json.loads(OBJECT_INFO.read_text())
     for name, api in apis.items():
         ui = to_ui(api, info, NOTES[name])
@@ -132,18 +132,20 @@ def bare(number: int, node: dict[str, Any], about: dict[str, Any]) -> dict[str, 
 
 
 def place(nodes: dict[str, Any], api: dict[str, Any]) -> None:
-    """Put every node into the column after its last source, and number them in the order of their work."""
-    depths: dict[str, int] = {}
+    """Put every node into the column before its first reader, and number them in the order of their work."""
+    readers: dict[str, list[str]] = {key: [] for key in nodes}
+    for key, node in api.items():
+        for given in node["inputs"].values():
+            if isinstance(given, list):
+                readers[given[0]].append(key)
 
-    def depth(key: str) -> int:
-        if key not in depths:
-            sources = [given[0] for given in api[key]["inputs"].values() if isinstance(given, list)]
-            depths[key] = 1 + max(map(depth, sources), default=-1)
-        return depths[key]
+    def steps_left(key: str) -> int:
+        return 1 + max(map(steps_left, readers[key]), default=-1)
 
+    left = {key: steps_left(key) for key in nodes}
     below: dict[int, int] = {}
-    for order, key in enumerate(sorted(nodes, key=depth)):
-        node, column = nodes[key], depth(key)
+    for order, key in enumerate(sorted(nodes, key=lambda key: -left[key])):
+        node, column = nodes[key], max(left.values()) - left[key]
         node["order"], node["pos"] = order, [column * (WIDTH + GAP), below.get(column, 0)]
         below[column] = node["pos"][1] + node["size"][1] + GAP
 
@@ -168,7 +170,7 @@ def picture(ui: dict[str, Any]) -> Image.Image:
         (x, y), (width, height) = node["pos"], node["size"]
         ours = node["type"].startswith("DSD")
         pen.rounded_rectangle((at(x, y), at(x + width, y + height)), 2, "#3f5159" if ours else "#353535", "#777777")
-        pen.text(at(x + 12, y + 4), node["title"][:11], "#dddddd")
+        pen.text(at(x + 12, y + 4), node["title"][:14], "#dddddd")
     return drawn
 
 

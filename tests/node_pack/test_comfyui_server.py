@@ -34,6 +34,7 @@ from diffusers import (
 )
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from worlds_of_families import random_base
 
 from dsd.models.adapter import adapter_state, build_student, fingerprint, trainable_parameters
 from dsd.models.adapter_file import save_adapter
@@ -55,6 +56,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "comfyui"
+PUBLISHED = ROOT / "tests" / "data" / "published_tiny" / "base"  # tiny text encoders, which are loaded and not asked
 SIZE, STEPS, SEED, TOKENS = 64, 5, 3, 16  # pixels of the output; 5 steps divide ComfyUI's table of 10,000 sigmas
 IMAGE, TEXT = 1.5, 2.0  # guidance in the workflows
 LORA = {"rank": 4, "alpha": 8, "targets": "attention", "use_rslora": False, "use_dora": False}
@@ -110,7 +112,8 @@ def flux1(folder: Path) -> dict[str, torch.Tensor]:
     transformer = FluxTransformer2DModel(**{**TRANSFORMER, "num_layers": 1, "num_single_layers": 1})
     vae, scheduler = AutoencoderKL(**VAE), FlowMatchEulerDiscreteScheduler(**SCHEDULER)
     base, models = folder / "base", folder / "models"
-    FluxPipeline(scheduler, vae, None, None, None, None, transformer).save_pretrained(base)
+    parts = {"transformer": transformer, "vae": vae, "scheduler": scheduler}
+    FluxPipeline.from_pretrained(PUBLISHED, **parts).save_pretrained(base)
     shutil.copy(base / "vae" / "diffusion_pytorch_model.safetensors", models / "vae" / "ae.safetensors")
     save_file(to_bfl(transformer.state_dict()), models / "diffusion_models" / "flux1-dev.safetensors")
     for kind in ("canvas", "tokens"):
@@ -182,7 +185,8 @@ def flux2(folder: Path) -> dict[str, torch.Tensor]:
     ).eval()  # fmt: skip
     base = folder / "klein"
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    Flux2KleinPipeline(scheduler, vae, None, None, transformer).save_pretrained(base)
+    tiny = random_base("flux2")
+    Flux2KleinPipeline(scheduler, vae, tiny.text_encoder, tiny.tokenizer, transformer).save_pretrained(base)
     save_file(klein_names(transformer.state_dict()), folder / "models/diffusion_models/flux-2-klein-4b.safetensors")
     student = make_student_of("flux2")
     adapter_of(transformer, student, base, folder / "klein.safetensors")
