@@ -103,7 +103,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     rows = np.linspace(0, 255, 96)
     picture = np.stack([np.add.outer(rows, k * rows) % 256 for k in range(3)], axis=-1).astype(np.uint8)
     Image.fromarray(picture).save(folder / "input" / "reference.png")
-    yield folder, {**flux1(folder), **flux2(folder)}
+    expected = {**flux1(folder), **flux2(folder)}
+    for one, other in (
+        ("canvas", "canvas_guided"),
+        ("canvas_guided", "balanced"),
+        ("tokens_flux1", "tokens_flux1_diagonal"),
+    ):
+        assert off(expected[one], expected[other]) > 10 * BOUND, "else the tests would not tell them apart"
+    yield folder, expected
     shutil.rmtree(folder)  # 10 GB
 
 
