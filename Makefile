@@ -9,10 +9,10 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-smoke gpu study test test-fast test-long test-old test-slurm check docs format clean
+.PHONY: help setup demo demo-smoke app gpu study test test-fast test-long test-old test-slurm test-comfyui check docs format clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## install everything into .venv (PYTHON=python3.12 chooses the interpreter)
 
@@ -58,6 +58,10 @@ test-long: $(STAMP)  ## the tests that take minutes each: a soak of a provider, 
 
 test-slurm: $(STAMP)  ## the job scripts on a Slurm of this one machine (root; slurmctld, slurmd, munge, slurm-client)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slurm tests/scripts/test_slurm.py
+
+test-comfyui: $(STAMP)  ## every example workflow on a real ComfyUI: make test-comfyui COMFYUI_PATH=... COMFYUI_PYTHON=...
+	@COMFYUI_PATH="$(COMFYUI_PATH)" COMFYUI_PYTHON="$(or $(COMFYUI_PYTHON),$(CURDIR)/$(BIN)/python)" OMP_NUM_THREADS=2 \
+	  $(BIN)/python -m pytest -q -s tests/node_pack/test_comfyui_server.py
 
 check: $(STAMP)  ## style and types
 	@$(BIN)/ruff check

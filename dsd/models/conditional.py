@@ -11,7 +11,7 @@ Shapes: B batch, L packed image tokens, C packed channels, D inner dimension.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,25 @@ def set_joint_embedder(
     bias = x_embedder.bias.data + c_bias.to(x_embedder.bias)
     joint.weight, joint.bias = nn.Parameter(weight), nn.Parameter(bias)
     _set_embedder(transformer, joint.requires_grad_(x_embedder.weight.requires_grad), x_embedder.in_features)
+
+
+def set_plain_embedder(transformer: FluxTransformer2DModel, embedders: Mapping[str, Tensor]) -> FluxTransformer2DModel:
+    """Take the condition out of the input again, in place: the base that a released transformer holds."""
+    weight, bias = embedders["x_embedder.weight"], embedders["x_embedder.bias"]
+    plain = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    plain.weight, plain.bias = (nn.Parameter(t.to(transformer.dtype), requires_grad=False) for t in (weight, bias))
+    _set_embedder(transformer, plain, plain.in_features)
+    transformer.register_to_config(in_channels=plain.in_features)
+    return transformer
+
+
+def released_embedders(folder: str | Path) -> dict[str, Tensor]:
+    """Read `x_embedder` and `c_embedder` of a released transformer, (D, C) and (D,). UserError where one is missing."""
+    names = [f"{module}.{kind}" for module in ("x_embedder", "c_embedder") for kind in ("weight", "bias")]
+    found = {name: tensor for name, tensor in _tensors(Path(folder)) if name in names}
+    if missing := [name for name in names if name not in found]:
+        raise UserError(f"{folder}: {missing[0]} is missing; a released transformer has a c_embedder")
+    return found
 
 
 def load_transformer(folder: str | Path, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:

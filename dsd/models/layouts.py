@@ -12,6 +12,7 @@ from dsd.models.adapter import scale_of
 from dsd.models.conditional import RELEASED_CLASS
 
 FP8 = torch.float8_e4m3fn
+LARGEST = torch.finfo(FP8).max
 # diffusers' names and Black Forest Labs'. (diffusers.loaders.single_file_utils converts the other way.)
 TOP = {
     "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
@@ -134,11 +135,43 @@ def swap(tensor: Tensor) -> Tensor:
 def rounded(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Cast tensors to fp32 or bf16; with fp8, the matrices of blocks alone, and the others to bf16.
 
-    These are plain casts, as ComfyUI and diffusers' layerwise casting read them.
+    These are plain casts, as diffusers' layerwise casting reads them.
     """
     if dtype != FP8:
         return {name: tensor.to(dtype) for name, tensor in state.items()}
     return {
-        name: tensor.clamp(-448, 448).to(FP8) if tensor.ndim == 2 and "blocks." in name else tensor.to(torch.bfloat16)
+        name: tensor.clamp(-LARGEST, LARGEST).to(FP8) if in_block(name, tensor) else tensor.to(torch.bfloat16)
         for name, tensor in state.items()
     }
+
+
+def scaled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Store the matrices of blocks in fp8 with a scale each, and the others in bf16, as ComfyUI reads them.
+
+    `scaled_fp8` tells the loader that `X.scale_weight` belongs to `X.weight` (ComfyUI@3cd7b32f, comfy/utils.py,
+    `convert_old_quants`).
+    """
+    found = {"scaled_fp8": torch.zeros(2).to(FP8)}
+    for name, tensor in state.items():
+        if in_block(name, tensor):
+            scale = tensor.float().abs().max().clamp_min(1e-12) / LARGEST
+            found[name] = (tensor.float() / scale).to(FP8)
+            found[name.removesuffix("weight") + "scale_weight"] = scale
+        else:
+            found[name] = tensor.to(torch.bfloat16)
+    return found
+
+
+def unscaled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `scaled`, in fp32; tensors without a scale are cast."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name != "scaled_fp8" and not name.endswith(".scale_weight"):
+            scale = state.get(name.removesuffix("weight") + "scale_weight")
+            found[name] = tensor.float() if scale is None else tensor.float() * scale
+    return found
+
+
+def in_block(name: str, tensor: Tensor) -> bool:
+    """Tell whether a tensor is a matrix of attention or of an MLP: norms and modulations are too sensitive for fp8."""
+    return tensor.ndim == 2 and "blocks." in name and "norm" not in name and "mod" not in name

@@ -17,7 +17,9 @@ from dsd.errors import UserError
 from dsd.io.files import atomic, write_json
 from dsd.models.layouts import FP8
 from dsd.models.student import Conditions, Student
-from dsd.publish.formats import WRITERS, Source
+from dsd.publish.comfyui_rules import reference_method
+from dsd.publish.formats import WRITERS
+from dsd.publish.source import Released, Source
 from dsd.runs.manifest import versions
 
 log = logging.getLogger(__name__)
@@ -25,14 +27,37 @@ BOUNDS = {"fp32": 1e-5, "bf16": 2e-2, "fp8": 2e-1}  # rounding of the weights: 2
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": FP8}
 
 
+NOTES = {  # what users of a format have to know, by format and kind of student
+    ("comfyui", "canvas"): "workflows of core nodes: examples/comfyui, docs/comfyui.md",
+    ("comfyui_lora", "canvas"): (
+        'load LoRAs of others before it; where ComfyUI says "loaded partially", use the node DSD Adapter or '
+        "to=comfyui (docs/comfyui.md)"
+    ),
+    ("comfyui_lora", "tokens"): (
+        "load it as any LoRA, with ReferenceLatent and the reference method {method} (docs/comfyui.md)"
+    ),
+}
+
+
 def run(cfg: DictConfig) -> None:
     """Export as the config says, and report the error."""
-    source, output_dir = Source.read(cfg.adapter, cfg.base), Path(cfg.output_dir)
+    if cfg.transformer is None:
+        source = Source.read(cfg.adapter, cfg.base, cfg.license)
+    else:
+        source = Released.read_files(cfg.transformer, cfg.lora_weights, cfg.license)
+    output_dir = Path(cfg.output_dir)
     source.refuse(cfg.to.name)
     error = export(source, cfg.to.name, cfg.dtype.name, output_dir)
     log.info(
-        "export: %s as %s in %s; relative error of a velocity %.2e", cfg.to.name, cfg.dtype.name, output_dir, error
-    )
+        "export: %s as %s in %s; relative error of a velocity %.2e%s", cfg.to.name, cfg.dtype.name, output_dir, error,
+        note(source.metadata["student"], cfg.to.name),
+    )  # fmt: skip
+
+
+def note(student: Mapping[str, Any], to: str) -> str:
+    """Say what users of a format have to know, after a semicolon; nothing of most."""
+    found = NOTES.get((to, student["kind"]))
+    return "" if found is None else "; " + found.format(method=reference_method(student))
 
 
 def export(source: Source, to: str, dtype: str, output_dir: Path) -> float:
@@ -51,7 +76,7 @@ def export(source: Source, to: str, dtype: str, output_dir: Path) -> float:
 
 
 def report(metadata: Mapping[str, Any], to: str, dtype: str, error: float) -> dict[str, Any]:
-    """Collect what export.json says."""
+    """Collect what export.json says. The error is that of the file's weights in an fp32 computation."""
     return {
         "to": to, "dtype": dtype, "relative_error": error, "bound": BOUNDS[dtype], "base": metadata["base"],
         "lora": metadata["lora"], "config_hash": metadata.get("config_hash"),

@@ -47,7 +47,7 @@ Rejected, by reason: {reasons}.
 
 
 def run(cfg: DictConfig) -> None:
-    """Publish the pairs, or the drawn pictures, where the config says."""
+    """Publish the pairs where the config says."""
     folder = Path(cfg.pairs)
     rows = read_shards(folder, "pairs")
     card = data_card(folder, len(rows), cfg.license)

@@ -22,6 +22,7 @@ class Format(Enum):
     diffusers = "diffusers"
     merged = "merged"
     comfyui = "comfyui"
+    comfyui_lora = "comfyui_lora"
 
 
 class Numbers(Enum):
@@ -39,17 +40,23 @@ class ExportSettings:
     examples: ClassVar[tuple[str, ...]] = (
         "dsd-export to=diffusers",
         "dsd-export to=comfyui dtype=fp8 output_dir=exported/comfyui",
+        "dsd-export to=comfyui_lora dtype=bf16 output_dir=exported/lora",
+        "dsd-export to=comfyui_lora dtype=bf16 transformer=dsd_model/transformer "
+        "lora_weights=dsd_model/pytorch_lora_weights.safetensors",
         "dsd-export adapter=adapter.safetensors base=black-forest-labs/FLUX.1-dev to=released",
     )
     closing: ClassVar[str] = CLOSING
 
     adapter: str = setting("output_dir of dsd-train, or its adapter.safetensors")
+    transformer: str | None = setting("folder of a released transformer, in place of adapter=; for to=comfyui_lora")
+    lora_weights: str | None = setting("its pytorch_lora_weights.safetensors")
     to: Format = setting(
         "released (a transformer and a LoRA, as published), diffusers (a folder for DSDPipeline), merged (one "
-        "FluxTransformer2DModel) or comfyui (one file in Black Forest Labs' names)"
+        "FluxTransformer2DModel), comfyui (the same as one file for ComfyUI) or comfyui_lora (a LoRA for ComfyUI)"
     )
     dtype: Numbers = setting("of the weights: fp32, bf16, or fp8 for merged and comfyui")
     base: str | None = setting("folder or hub id of the base; null: the one that the adapter names")
+    license: str | None = setting("licence that ComfyUI's files name; null: the base's, where configs/model knows it")
     output_dir: str = setting("a folder that does not exist yet")
 
     @staticmethod
@@ -57,7 +64,15 @@ class ExportSettings:
         """Refuse what cannot work before anything is loaded."""
         if cfg.dtype is Numbers.fp8 and cfg.to not in (Format.merged, Format.comfyui):
             raise UserError(f"dtype=fp8 goes with to=merged and to=comfyui, not with to={cfg.to.name}")
-        if not Path(cfg.adapter).exists():
+        if (cfg.transformer is None) != (cfg.lora_weights is None):
+            raise UserError("transformer= and lora_weights= go together: the two files of a released student")
+        if cfg.transformer is not None:
+            if cfg.to is not Format.comfyui_lora:
+                raise UserError(f"transformer= goes with to=comfyui_lora, not with to={cfg.to.name}; give adapter=")
+            for key in ("transformer", "lora_weights"):
+                if not Path(cfg[key]).exists():
+                    raise UserError(f"{key}={cfg[key]}: there is no such file or folder")
+        elif not Path(cfg.adapter).exists():
             raise UserError(f"adapter={cfg.adapter}: no such adapter; train one with dsd-train")
         refuse_existing("output_dir", cfg.output_dir)
 

@@ -84,8 +84,8 @@ def test_bad_input_is_one_line(call, adapter, token_adapter, pairs, drawn, numbe
     (other / "manifest.json").write_text(json.dumps({**manifest, "inputs": {"adapter": "0" * 16}}))
     (numbers / "summary.json").write_text('{"measures": 3}')
     for overrides, words in (
-        ([], "give either adapter=folder/of/dsd-train, or pairs="),
-        ([f"adapter={adapter}", f"pairs={pairs}"], "give either adapter="),
+        ([], "give one of adapter=folder/of/dsd-train, pairs="),
+        ([f"adapter={adapter}", f"pairs={pairs}"], "give one of adapter="),
         ([f"pairs={pairs}", f"pictures={drawn}"], "pictures= belongs to adapter="),
         ([f"adapter={adapter}", "exports=[zip:bf16]"], "exports=zip:bf16: to:dtype is needed"),
         ([f"adapter={adapter}", "exports=[diffusers:bf16]"], "goes into a repository of its own"),
