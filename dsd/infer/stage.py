@@ -91,6 +91,12 @@ def draw_jobs(cfg: DictConfig) -> None:
 
 def make_method(cfg: DictConfig, many: bool) -> Method:
     """Load what draws, on its device, prepared for one picture or for many."""
+    method: Method = instantiate(cfg.method)(parts_of(cfg, many))
+    return method
+
+
+def parts_of(cfg: DictConfig, many: bool) -> Parts:
+    """Say what a method is made of; its weights are loaded by the method."""
     speed, device = instantiate(cfg.speed), to_device(cfg.device)
 
     def prepare(pipeline: Any) -> None:
@@ -98,12 +104,10 @@ def make_method(cfg: DictConfig, many: bool) -> Method:
         speed(pipeline, device, many)
         offload.place(pipeline, device, cfg.offload.value)
 
-    parts = Parts(
+    return Parts(
         cfg.model.path, cfg.model.dtype, device, plain(cfg)["settings"], cfg.adapter, cfg.transformer,
         cfg.lora_weights, list(cfg.style_loras), speed, prepare,
     )  # fmt: skip
-    method: Method = instantiate(cfg.method)(parts)
-    return method
 
 
 def make_enhancer(cfg: DictConfig) -> Enhance:
