@@ -6,6 +6,7 @@ The page names them by their place below that folder. Nobody can name another fi
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,34 @@ def find_adapters(cfg: DictConfig) -> list[Choice]:
     elif cfg.transformer is not None:
         found.append(Choice(RELEASED, None))
     trained = [Choice(name_of(folder, Path(cfg.runs)), str(folder)) for folder in finished(Path(cfg.runs))]
-    others = sorted(trained, key=lambda choice: (choice.base != cfg.model.path, choice.name))
+    others = sorted(trained, key=lambda choice: choice.base != cfg.model.path)
     found += [choice for choice in others if choice.name not in {one.name for one in found}]
     return found if cfg.transformer is not None else [*found, Choice(BASE, None)]
 
 
 def finished(runs: Path) -> Iterator[Path]:
-    """List the folders below `runs` that dsd-train has finished."""
-    for file in sorted(runs.glob(f"**/{ADAPTER}")):
+    """List the folders below `runs` that dsd-train has finished, the latest first."""
+    for file in sorted(runs.glob(f"**/{ADAPTER}"), key=lambda file: -file.stat().st_mtime):
+        if finished_by(file.parent, ("train",)):
+            yield file.parent
+
+
+def finished_by(folder: Path, stages: tuple[str, ...]) -> str:
+    """Name the stage, one of these, that has finished in a folder and left it whole; "" where there is none."""
+    manifest = folder / MANIFEST
+    return stage_of(folder, stages, manifest.stat().st_mtime_ns) if manifest.is_file() else ""
+
+
+@lru_cache(maxsize=4096)
+def stage_of(folder: Path, stages: tuple[str, ...], changed: int) -> str:
+    """Read whose manifest it is; remembered until the file changes."""
+    for stage in stages:
         try:
-            if (file.parent / MANIFEST).is_file() and is_finished(file.parent, "train"):
-                yield file.parent
+            if is_finished(folder, stage):
+                return stage
         except UserError:  # of another stage, or no longer whole
             continue
+    return ""
 
 
 def name_of(path: Path, folder: Path) -> str:

@@ -8,23 +8,24 @@ import gradio as gr
 
 from dsd.app.draw_tab import DRAWING, Wrap, stops, user_of
 from dsd.app.engine import Engine
-from dsd.app.form import Form, menu, one_line, wishes_of
+from dsd.app.form import Form, menu, one_line, summary, wishes_of
 from dsd.app.look import status
 from dsd.app.report import Report
 from dsd.app.sheets import Axis, keep_sheet
 from dsd.errors import UserError
 
 
-def compare_tab(engine: Engine, form: Form, gpu: Wrap) -> list[gr.Dropdown]:
+def compare_tab(engine: Engine, form: Form, gpu: Wrap, tab: gr.Tab) -> list[gr.Dropdown]:
     """Lay out the tab; return its menus of adapters."""
     choices = menu(engine)
-    gr.Markdown("Draws the reference and the **first prompt** of the Draw tab by both adapters, with the same seeds.")
+    gr.Markdown("Draws the reference and the first prompt of the Draw tab by both adapters, with the same seeds.")
+    summary(form, tab)
     with gr.Row():
         first = gr.Dropdown(choices, value=choices[0][1], label="Adapter, first row", allow_custom_value=True)
         second = gr.Dropdown(
             choices, value=choices[min(1, len(choices) - 1)][1], label="Adapter, second row", allow_custom_value=True
         )
-        seeds = gr.Slider(1, 8, 3, step=1, precision=0, label="Seeds, from the Draw tab's on")
+        seeds = gr.Slider(1, 8, 3, step=1, precision=0, buttons=[], label="Seeds, from the Draw tab's on")
     with gr.Row():
         draw = gr.Button("Compare", variant="primary", scale=3, elem_id="compare")
         stop = gr.Button("Stop", variant="stop", scale=1, min_width=80)

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
+from dsd.app.adapters import finished_by
 from dsd.curation.agreement import Key, read_labels
 from dsd.errors import UserError
 from dsd.io.pictures import contact_sheet
@@ -26,7 +27,8 @@ class Card:
     """A picture with what is said of it."""
 
     picture: Image.Image
-    caption: str
+    headline: str
+    words: str
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,7 @@ def folders(runs: str | Path) -> dict[str, tuple[Path, str]]:
     """List the finished folders of grids and of pairs by name, with their stages."""
     found = {}
     for file in sorted(Path(runs).glob(f"**/{MANIFEST}")):
-        for stage in VIEWS:
-            try:
-                read_manifest(file.parent, stage)
-            except UserError:  # another stage's, or damaged
-                continue
+        if stage := finished_by(file.parent, tuple(VIEWS)):
             found[file.parent.relative_to(runs).as_posix()] = file.parent, stage
     return found
 
@@ -64,7 +62,7 @@ def labels_in(runs: str | Path) -> dict[str, Path]:
 
 
 def browse(runs: str | Path, view: Any, reason: Any = EVERY, number: Any = 1, labels: Any = None) -> Page:
-    """Read a page of cards, counted from 1. UserError where there is no such view, or where labels are of other grids."""
+    """Read a page of cards, counted from 1. UserError where there is no such view, or where labels do not fit it."""
     name, _, shards = str(view).rpartition(": ")
     known = folders(runs)
     if name not in known or shards not in VIEWS[known[name][1]]:
@@ -101,20 +99,20 @@ def reasons_of(table: Dataset) -> list[str]:
 def card(row: dict[str, Any], labels: dict[Key, bool]) -> Card:
     """Make the card of a grid or of a pair: reference and target side by side."""
     if "layout" in row:
-        return Card(row["image"], f"grid {row['index']} · {row['relation']} · {row['prompt']}")
+        return Card(row["image"], f"Grid {row['index']}, {row['relation']}", row["prompt"])
     both = contact_sheet([row["conditioning"], row["image"]], ["", ""], columns=2, cell=192)
-    return Card(both, " · ".join(words_of(row, labels)))
+    headline = f"Grid {row['grid']}, panels {row['reference_panel']} and {row['target_panel']}"
+    return Card(both, headline, ". ".join(words_of(row, labels)))
 
 
 def words_of(row: dict[str, Any], labels: dict[Key, bool]) -> Iterator[str]:
-    """Say of a pair what the judge, selection and people said of it."""
+    """Say of a pair what selection, people and the judge said of it."""
     first, second = sorted((row["reference_panel"], row["target_panel"]))
-    yield f"grid {row['grid']}, panels {row['reference_panel']} and {row['target_panel']}"
-    yield "kept" if row["kept"] else f"rejected: {row['rejection']}"
+    yield "Kept" if row["kept"] else f"Rejected: {row['rejection']}"
+    label = labels.get((row["grid"], first, second))
+    if label is not None:
+        yield f"Labelled {'same' if label else 'different'}"
     scores = json.loads(row["scores"] or "{}")
     if scores:
         yield ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if isinstance(value, int | float))
-    label = labels.get((row["grid"], first, second))
-    if label is not None:
-        yield f"labelled {'same' if label else 'different'}"
     yield row["caption"]

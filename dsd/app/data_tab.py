@@ -7,6 +7,7 @@ import gradio as gr
 from dsd.app.data import EVERY, browse, labels_in, views
 from dsd.app.engine import Engine
 from dsd.app.form import one_line
+from dsd.app.look import cards
 
 
 def data_tab(engine: Engine) -> gr.Dropdown:
@@ -16,16 +17,13 @@ def data_tab(engine: Engine) -> gr.Dropdown:
     with gr.Row():
         view = gr.Dropdown(
             known, value=None, label="Finished folder", elem_id="view", scale=2, allow_custom_value=True,
-            info="" if known else f"Nothing finished below {runs}/ yet.",
+            info=None if known else f"Nothing finished below {runs}/ yet.",
         )  # fmt: skip
         reason = gr.Dropdown([EVERY], value=EVERY, label="Rejected because", elem_id="reason", allow_custom_value=True)
         labels = gr.Dropdown(files, value="", label="Labels of dsd-label", allow_custom_value=True)
         number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="page-number", min_width=80)
     said = gr.Markdown("Choose a folder.", elem_id="said")
-    cards = gr.Gallery(
-        label="Records", columns=3, object_fit="contain", height="auto", format="png", interactive=False,
-        buttons=["fullscreen"], elem_id="cards",
-    )  # fmt: skip
+    records = gr.HTML(elem_id="cards")
 
     def show(view: str, reason: str, page: int, labels: str) -> tuple[Any, ...]:
         """Browse a finished folder: pictures with what was said of them."""
@@ -33,10 +31,10 @@ def data_tab(engine: Engine) -> gr.Dropdown:
             found = browse(runs, view, reason, page, labels)
         line = f"{found.num_rows} records, page {min(max(page or 1, 1), found.num_pages)} of {found.num_pages}"
         choices = gr.update(choices=[EVERY, *found.reasons])
-        return [(card.picture, card.caption) for card in found.cards], line, choices
+        return cards((one.picture, one.headline, one.words) for one in found.cards), line, choices
 
-    inputs, outputs = [view, reason, number, labels], [cards, said, reason]
-    number.input(show, inputs, outputs, api_name="browse")
+    inputs, outputs = [view, reason, number, labels], [records, said, reason]
+    number.input(show, inputs, outputs, api_visibility="private")
     for field in (reason, labels):
         field.input(lambda *given: show(*given[:2], 1, given[3]), inputs, outputs, api_visibility="private").success(
             lambda: 1, None, number, api_visibility="private", queue=False

@@ -14,6 +14,7 @@ from dsd.app.form import (
     menu,
     more_fields,
     one_line,
+    plain_markdown,
     seed_field,
     several,
     size_fields,
@@ -23,6 +24,7 @@ from dsd.app.form import (
 from dsd.app.look import status
 from dsd.app.report import Report
 from dsd.app.wishes import prompts_of, read_settings, read_upload
+from dsd.errors import UserError
 from dsd.runs.settings import plain
 
 AT_ONCE = 16  # requests that wait in the engine, which is fair between users; the others wait in Gradio's queue
@@ -36,14 +38,15 @@ def draw_tab(engine: Engine, gpu: Wrap) -> Form:
     pixels = "pixels" if max(settings["width"], settings["height"]) <= 128 else ""
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
-            form = fields(engine, settings, pixels)
+            form, more_column = fields(engine, settings, pixels)
         with gr.Column(scale=7, min_width=320):
-            with gr.Row(elem_id="go"):
-                draw = gr.Button("Draw", variant="primary", scale=3, min_width=120, elem_id="draw")
-                stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, elem_id="stop")
-            line = gr.HTML(status(first_words(engine)), elem_id="status")
+            with gr.Column(elem_id="go"):
+                with gr.Row():
+                    draw = gr.Button("Draw", variant="primary", scale=3, min_width=120, elem_id="draw")
+                    stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, elem_id="stop")
+                line = gr.HTML(status(first_words(engine)), elem_id="status", padding=False)
             gallery = gr.Gallery(
-                label="Pictures", columns=2, height=470, object_fit="contain", format="png", interactive=False,
+                label="Pictures", columns=2, height="auto", object_fit="contain", format="png", interactive=False,
                 buttons=["download", "fullscreen"], elem_id="pictures", elem_classes=pixels,
             )  # fmt: skip
             with gr.Row(elem_classes="tight"):
@@ -54,13 +57,17 @@ def draw_tab(engine: Engine, gpu: Wrap) -> Form:
                 "Load settings from a picture (PNG)", size="sm", file_types=[".png"], type="filepath", elem_id="load"
             )
             redrawn = gr.Gallery(
-                label="The reference as redrawn beside each picture (canvas students)", columns=4, height=180,
-                object_fit="contain", format="png", interactive=False, buttons=[], elem_id="redrawn", elem_classes=pixels,
+                label="The reference as redrawn beside each picture (canvas students)", columns=4, height=170,
+                object_fit="contain", format="png", interactive=False, buttons=[], visible=engine.adapters()[0].most_references == 1,
+                elem_id="redrawn", elem_classes=pixels,
             )  # fmt: skip
+    form.adapter.change(
+        lambda name: several(engine, name), form.adapter, [more_column, redrawn], api_visibility="private", queue=False
+    )
     drawn, picked = gr.State([]), gr.State(0)
 
     def draw_pictures(request: gr.Request, **given: Any) -> Iterator[tuple[Any, ...]]:
-        """Draw the reference's subject as every line of the prompt says; returns pictures and redrawn references."""
+        """Draw the reference's subject as every line of the prompt says: pictures, references as redrawn, status."""
         with one_line():
             report = Report(wishes_of(engine, given))
             for _ in report.follow(engine, user_of(request)):
@@ -83,11 +90,11 @@ def draw_tab(engine: Engine, gpu: Wrap) -> Form:
     return form
 
 
-def fields(engine: Engine, settings: dict[str, Any], pixels: str) -> Form:
-    """Lay out the fields."""
+def fields(engine: Engine, settings: dict[str, Any], pixels: str) -> tuple[Form, gr.Column]:
+    """Lay out the fields; return them, and what holds the field for more references."""
     reference = upload_field(
-        label="Reference", sources=["upload", "clipboard", "webcam"], height=250, elem_id="reference", elem_classes=pixels,
-        buttons=["fullscreen"],
+        label="Reference", sources=["upload", "clipboard", "webcam"], height=250, buttons=["fullscreen"],
+        elem_id="reference", elem_classes=pixels,
     )  # fmt: skip
     choices = menu(engine)
     with gr.Column(visible=engine.adapters()[0].most_references > 1) as more_column:
@@ -98,28 +105,28 @@ def fields(engine: Engine, settings: dict[str, Any], pixels: str) -> Form:
     prompt = gr.Textbox(
         label="Prompt", lines=3, max_lines=8, placeholder="What to draw of it. One prompt a line.", elem_id="prompt"
     )
+    examples(engine, reference, prompt)
     asked = gr.State({})
     enhance_field(engine, reference, prompt, asked)
-    examples(engine, reference, prompt)
-    with gr.Row(equal_height=True):
-        pictures = gr.Slider(
-            1, engine.cfg.most_pictures, 1, step=1, precision=0, label="Pictures of each prompt", min_width=140,
-            elem_id="number",
-        )  # fmt: skip
-        with gr.Column(min_width=170):
-            seed = seed_field()
     image, text = guidance_fields(settings)
+    with gr.Row():
+        pictures = gr.Slider(
+            1, engine.cfg.most_pictures, 1, step=1, precision=0, buttons=[], label="Pictures", min_width=150,
+            elem_id="number", info="of each prompt",
+        )  # fmt: skip
+        with gr.Column(min_width=190):
+            seed = seed_field()
     adapter = gr.Dropdown(choices, value=choices[0][1], label="Adapter", allow_custom_value=True, elem_id="adapter")
-    adapter.change(lambda name: several(engine, name), adapter, more_column, api_visibility="private", queue=False)
     with gr.Accordion("Size and steps", open=False):
         width, height, steps = size_fields(engine, settings)
     with gr.Accordion("More settings", open=False):
         others = more_fields(engine, settings)
-    return Form(
+    form = Form(
         reference=reference, prompt=prompt, adapter=adapter, pictures=pictures, seed=seed, width=width, height=height,
         image_guidance_scale=image, text_guidance_scale=text, num_inference_steps=steps, more_references=more,
         asked=asked, **others,
     )  # fmt: skip
+    return form, more_column
 
 
 def enhance_field(engine: Engine, reference: gr.Image, prompt: gr.Textbox, asked: gr.State) -> None:
@@ -185,15 +192,8 @@ def picked_path(paths: list[str], index: int) -> str:
     """Find the picture that is picked. It says so where there is none."""
     with one_line():
         if not 0 <= index < len(paths):
-            raise_none()
+            raise UserError("no picture is drawn yet")
         return paths[index]
-
-
-def raise_none() -> None:
-    """Say that there is no picture yet."""
-    from dsd.errors import UserError
-
-    raise UserError("no picture is drawn yet")
 
 
 def saved(paths: list[str], index: int) -> Any:
@@ -222,8 +222,3 @@ def first_words(engine: Engine) -> str:
     if engine.adapters()[0].path is None and engine.cfg.model.name == "toybox":
         return f"No finished adapter below {Path(engine.cfg.runs)}/: run make demo first, or give adapter="
     return "Choose a reference, say what to draw of it, and press Draw."
-
-
-def plain_markdown(text: str) -> str:
-    """Show a text as it is within Markdown."""
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>()#+-.!|~" else letter for letter in text)

@@ -16,7 +16,11 @@ def examples(engine: Engine, reference: gr.Image, prompt: gr.Textbox) -> None:
     """Show the examples; a click fills reference and prompt."""
     rows = write_examples(engine)
     if rows:
-        gr.Examples(rows, [reference, prompt], label="Examples", examples_per_page=NUM, api_name=None)
+        shown = gr.Dataset(
+            components=[reference], samples=[[path] for path, _ in rows], label="Examples", type="index",
+            samples_per_page=NUM, elem_id="examples",
+        )  # fmt: skip
+        shown.click(lambda number: rows[number], shown, [reference, prompt], api_visibility="private", queue=False)
 
 
 def write_examples(engine: Engine) -> list[list[str]]:

@@ -94,10 +94,34 @@ def menu(engine: Engine) -> list[tuple[str, str]]:
     return [(label(choice.name, choice.base), choice.name) for choice in engine.adapters()]
 
 
-def several(engine: Engine, adapter: str) -> Any:
-    """Show the field for more references where the student takes several."""
+def several(engine: Engine, adapter: str) -> tuple[Any, Any]:
+    """Show the field for more references to a student that takes several, else the reference that it redraws."""
     with one_line():
-        return gr.update(visible=chosen(adapter, engine.adapters()).most_references > 1)
+        several = chosen(adapter, engine.adapters()).most_references > 1
+    return gr.update(visible=several), gr.update(visible=not several)
+
+
+def summary(form: Form, tab: gr.Tab) -> None:
+    """Show within another tab what it takes from the Draw tab, whenever it is opened."""
+    with gr.Row(equal_height=True):
+        thumb = gr.Image(
+            height=96, width=96, min_width=96, scale=0, interactive=False, buttons=[], show_label=False,
+            elem_classes="thumb", type="filepath",
+        )  # fmt: skip
+        text = gr.Markdown()
+
+    def show(reference: Any, prompt: str, seed: Any, steps: int) -> tuple[Any, str]:
+        first = next(iter(prompt.strip().splitlines()), "")
+        words = plain_markdown(first) if first else "*no prompt yet; write one in the Draw tab*"
+        return reference or None, f"From the Draw tab: {words}\n\nseed {seed}, {steps} steps"
+
+    inputs = [form.reference, form.prompt, form.seed, form.num_inference_steps]
+    tab.select(show, inputs, [thumb, text], api_visibility="private", queue=False, show_progress="hidden")
+
+
+def plain_markdown(text: str) -> str:
+    """Show a text as it is within Markdown."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>()#+-.!|~" else letter for letter in text)
 
 
 def dice() -> int:
@@ -110,11 +134,11 @@ def guidance_fields(settings: Mapping[str, Any]) -> tuple[gr.Slider, gr.Slider]:
     with gr.Row(elem_classes="tight"):
         buttons = {name: gr.Button(name, size="sm", min_width=60, elem_id=f"preset-{name.lower()}") for name in PRESETS}
     image = gr.Slider(
-        0, 5, settings["image_guidance_scale"], step=0.05, label="Image guidance", elem_id="image-guidance",
+        0, 5, settings["image_guidance_scale"], step=0.05, buttons=[], label="Image guidance", elem_id="image-guidance",
         info="How strongly the reference steers: more keeps the subject closer. 1 is no extra pass.",
     )  # fmt: skip
     text = gr.Slider(
-        0, 10, settings["text_guidance_scale"], step=0.05, label="Text guidance", elem_id="text-guidance",
+        0, 10, settings["text_guidance_scale"], step=0.05, buttons=[], label="Text guidance", elem_id="text-guidance",
         info="How strongly the prompt steers: more follows the words closer. 1 is no extra pass.",
     )  # fmt: skip
     for name, button in buttons.items():
@@ -124,9 +148,9 @@ def guidance_fields(settings: Mapping[str, Any]) -> tuple[gr.Slider, gr.Slider]:
 
 def seed_field() -> gr.Number:
     """Make the seed with its dice."""
-    with gr.Row(equal_height=True):
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, scale=3, min_width=90, elem_id="seed")
-        roll = gr.Button("\u2684 Dice", size="sm", scale=1, min_width=70, elem_id="dice")
+    with gr.Row(elem_classes="tight"):
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, scale=3, min_width=110, elem_id="seed")
+        roll = gr.Button("\u2684 Dice", size="sm", scale=1, min_width=64, elem_id="dice")
     roll.click(dice, None, seed, api_visibility="private", queue=False)
     return seed
 
@@ -135,10 +159,14 @@ def size_fields(engine: Engine, settings: Mapping[str, Any]) -> tuple[gr.Slider,
     """Make width, height and steps."""
     most = engine.cfg.most_side
     with gr.Row():
-        width = gr.Slider(16, most, settings["width"], step=16, label="Width", elem_id="width", min_width=120)
-        height = gr.Slider(16, most, settings["height"], step=16, label="Height", elem_id="height", min_width=120)
+        width = gr.Slider(
+            16, most, settings["width"], step=16, buttons=[], label="Width", elem_id="width", min_width=120
+        )
+        height = gr.Slider(
+            16, most, settings["height"], step=16, buttons=[], label="Height", elem_id="height", min_width=120
+        )
     steps = gr.Slider(
-        1, MOST_STEPS, settings["num_inference_steps"], step=1, precision=0, label="Steps", elem_id="steps"
+        1, MOST_STEPS, settings["num_inference_steps"], step=1, precision=0, buttons=[], label="Steps", elem_id="steps"
     )
     return width, height, steps
 
@@ -149,17 +177,17 @@ def more_fields(engine: Engine, settings: Mapping[str, Any]) -> dict[str, Any]:
     styled = bool(known)
     return {
         "styles": gr.Dropdown(known, value=[], multiselect=True, label="Style LoRAs", visible=styled),
-        "style_weight": gr.Slider(-2, 2, 0.8, step=0.05, label="Weight of the styles", visible=styled),
+        "style_weight": gr.Slider(-2, 2, 0.8, step=0.05, buttons=[], label="Weight of the styles", visible=styled),
         "guidance_scale": gr.Slider(
-            0, 20, settings["guidance_scale"], step=0.1, label="Distilled guidance",
+            0, 20, settings["guidance_scale"], step=0.1, buttons=[], label="Distilled guidance",
             info="FLUX's own number; 3.5 is usual. Models without it ignore it.",
         ),
         "negative_prompt": gr.Textbox(
             settings["negative_prompt"], label="Negative prompt", info="Read where a guidance is not 1."
         ),
         "no_cfg_until_timestep": gr.Slider(
-            0, MOST_STEPS, settings["no_cfg_until_timestep"], step=1, precision=0, label="Plain first steps",
-            info="Steps before guidance begins.",
+            0, MOST_STEPS, settings["no_cfg_until_timestep"], step=1, precision=0, buttons=[],
+            label="Plain first steps", info="Steps before guidance begins.",
         ),
         "norm_balanced": gr.Checkbox(
             settings["norm_balanced"], label="Balance the guidances",

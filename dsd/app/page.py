@@ -20,18 +20,20 @@ WAITING = 64  # requests that may wait in Gradio's queue
 def build(engine: Engine, gpu: Wrap = lambda function: function) -> gr.Blocks:
     """Build the page. `gpu` wraps the functions that draw, such as `spaces.GPU` on a Space of ZeroGPU."""
     model = engine.cfg.model.name
-    with gr.Blocks(title="Diffusion Self-Distillation", analytics_enabled=False, delete_cache=KEPT) as page:
+    with gr.Blocks(
+        title="Diffusion Self-Distillation", analytics_enabled=False, fill_width=True, delete_cache=KEPT
+    ) as page:
         gr.Markdown(
-            "# Diffusion Self-Distillation\nOne picture of a subject and a sentence; out comes the same subject in a new "
-            f"context. Base model: {model}, dsd {__version__}.",
+            "# Diffusion Self-Distillation\nOne picture of a subject and a sentence; out comes the same subject in a "
+            f"new context. Base model: {model}, dsd {__version__}.",
             elem_id="title",
         )
         with gr.Tab("Draw", id="draw"):
             form = draw_tab(engine, gpu)
-        with gr.Tab("Sweep", id="sweep"):
-            sweep_tab(engine, form, gpu)
-        with gr.Tab("Compare", id="compare"):
-            others = compare_tab(engine, form, gpu)
+        with gr.Tab("Sweep", id="sweep") as tab:
+            sweep_tab(engine, form, gpu, tab)
+        with gr.Tab("Compare", id="compare") as tab:
+            others = compare_tab(engine, form, gpu, tab)
         with gr.Tab("Data", id="data"):
             view = data_tab(engine)
 

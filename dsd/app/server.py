@@ -42,12 +42,13 @@ def launch(page: Any, cfg: DictConfig) -> tuple[Any, str]:
     from dsd.app.look import CSS, HEAD, theme
 
     port = free_port(cfg.host, cfg.port)
-    Path(cfg.output_dir).mkdir(parents=True, exist_ok=True)
+    folder = Path(cfg.output_dir).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     _, local, public = page.launch(
-        server_name=cfg.host, server_port=port, share=cfg.share, auth=password(), max_file_size=f"{cfg.most_megabytes}mb",
-        allowed_paths=[str(Path(cfg.output_dir).resolve() / "pictures"), str(Path(cfg.output_dir).resolve() / "sheets")],
-        app_kwargs={"middleware": hosts_of(cfg)}, theme=theme(), css=CSS, head=HEAD, prevent_thread_lock=True, quiet=True,
-        ssr_mode=False, show_error=False, footer_links=["api", "settings"], mcp_server=False, pwa=False,
+        server_name=cfg.host, server_port=port, share=cfg.share, auth=password(),
+        max_file_size=f"{cfg.most_megabytes}mb", allowed_paths=[str(folder / "pictures"), str(folder / "sheets")],
+        app_kwargs={"middleware": hosts_of(cfg)}, theme=theme(), css=CSS, head=HEAD, prevent_thread_lock=True,
+        quiet=True, ssr_mode=False, show_error=False, footer_links=["api", "settings"], mcp_server=False, pwa=False,
         run_history=False, inbrowser=False,
     )  # fmt: skip
     return page, (public if cfg.share and public else local).rstrip("/")

@@ -8,7 +8,7 @@ import gradio as gr
 
 from dsd.app.draw_tab import DRAWING, Wrap, stops, user_of
 from dsd.app.engine import Engine
-from dsd.app.form import Form, one_line, wishes_of
+from dsd.app.form import Form, one_line, summary, wishes_of
 from dsd.app.look import status
 from dsd.app.report import Report
 from dsd.app.sheets import Axis, keep_sheet
@@ -16,9 +16,10 @@ from dsd.app.wishes import numbers_of
 from dsd.errors import UserError
 
 
-def sweep_tab(engine: Engine, form: Form, gpu: Wrap) -> None:
+def sweep_tab(engine: Engine, form: Form, gpu: Wrap, tab: gr.Tab) -> None:
     """Lay out the tab."""
-    gr.Markdown("Draws the reference and the **first prompt** of the Draw tab once for every pair of guidances.")
+    gr.Markdown("Draws the reference and the first prompt of the Draw tab once for every pair of guidances.")
+    summary(form, tab)
     with gr.Row():
         image = gr.Textbox("1, 1.5, 2", label="Image guidance, the rows", elem_id="sweep-image")
         text = gr.Textbox("1, 2, 3", label="Text guidance, the columns", elem_id="sweep-text")
@@ -27,7 +28,8 @@ def sweep_tab(engine: Engine, form: Form, gpu: Wrap) -> None:
         stop = gr.Button("Stop", variant="stop", scale=1, min_width=80)
     line = gr.HTML(status("The seed and all other settings are those of the Draw tab."), elem_id="sweep-status")
     sheet = gr.Image(
-        label="Sheet", type="filepath", format="png", interactive=False, elem_id="sheet", buttons=["download", "fullscreen"]
+        label="Sheet", type="filepath", format="png", interactive=False, elem_id="sheet",
+        buttons=["download", "fullscreen"],
     )  # fmt: skip
 
     def sweep(request: gr.Request, image_scales: str, text_scales: str, **given: Any) -> Iterator[tuple[Any, ...]]:

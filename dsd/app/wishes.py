@@ -150,7 +150,7 @@ def read_settings(path: Any, most_side: int) -> tuple[str, int, Drawing, str]:
 def wishes(
     references: Sequence[Image.Image], prompts: Sequence[str], number: int, seed: int, most: int, **others: Any
 ) -> list[Wish]:
-    """Ask for `number` pictures of every prompt; picture k of a prompt has seed + k. UserError where they are too many."""
+    """Ask for `number` pictures of every prompt, with seeds from `seed` on. UserError where they are too many."""
     if not 1 <= number * len(prompts) <= most:
         raise UserError(f"{number * len(prompts)} pictures; one request takes 1 to {most} (most_pictures)")
     return [Wish(tuple(references), prompt, seed + k, **others) for prompt in prompts for k in range(number)]
