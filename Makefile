@@ -4,12 +4,12 @@ JOBS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := deepspeed,gemini-legacy,openai,slurm,dev
+EXTRAS := app,deepspeed,gemini-legacy,openai,slurm,dev
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-smoke study test test-fast test-long test-old test-slurm check docs format clean
+.PHONY: help setup demo demo-smoke app study test test-fast test-long test-old test-slurm check docs format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ demo: $(STAMP)  ## the whole method on the embedded small FLUX (MODEL=toybox_flu
 
 demo-smoke: $(STAMP)  ## the demo's chain with small sizes
 	@$(WITH_VENV) bash scripts/demo.sh smoke
+
+app: $(STAMP)  ## the web page, on the embedded small FLUX, with the adapters below outputs/ (make demo trains one)
+	@$(WITH_VENV) dsd-app
 
 study: $(STAMP)  ## the comparison of students, baselines and seeds (hours)
 	@$(WITH_VENV) bash scripts/study.sh

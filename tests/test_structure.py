@@ -40,6 +40,7 @@ ROOMS = {
     "pipeline": GROUND | {"runs", "models"},
     **dict.fromkeys(STAGES, GROUND | {"runs", "models", "metrics", "chat", "pipeline"}),
     "publish": GROUND | {"runs", "models", "pipeline"},
+    "app": GROUND | {"runs", "models", "pipeline", "chat", "infer", "curation"},  # draws and shows what stages made
 }
 
 

@@ -57,8 +57,8 @@ def draw_tab(engine: Engine, gpu: Wrap) -> Form:
                 "Load settings from a picture (PNG)", size="sm", file_types=[".png"], type="filepath", elem_id="load"
             )
             redrawn = gr.Gallery(
-                label="The reference as redrawn beside each picture (canvas students)", columns=4, height=170,
-                object_fit="contain", format="png", interactive=False, buttons=[], visible=engine.adapters()[0].most_references == 1,
+                label="The reference as redrawn beside each picture", columns=4, height=170, object_fit="contain",
+                format="png", interactive=False, buttons=[], visible=engine.adapters()[0].most_references == 1,
                 elem_id="redrawn", elem_classes=pixels,
             )  # fmt: skip
     form.adapter.change(

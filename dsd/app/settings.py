@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from dsd.errors import UserError
 from dsd.infer.settings import WeightSettings, check_sizes, check_speed, check_weights
 from dsd.io.files import refuse_unwritable
-from dsd.runs.settings import check_path, setting
+from dsd.runs.settings import check, check_path, setting
 
 AUTH = "DSD_APP_AUTH"  # environment variable: user:password
 
@@ -76,3 +76,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def compose(*overrides: str) -> DictConfig:
+    """Compose and check the settings from Python, as the command does from its arguments."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+
+    from dsd.runs.command import CONFIG_DIR
+
+    ConfigStore.instance().store("app_schema", AppSettings)
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("app", overrides=list(overrides))
+    check(cfg, AppSettings)
+    return cfg

@@ -1,8 +1,8 @@
 """Take turns: one request draws at a time, and users share the model fairly.
 
-Start-time fair queueing (Goyal, Vin and Cheng 1996): a request's tag is one more than the user's last tag or than the
-tag now served, whichever is greater; the smallest tag is next. A user with many requests waits behind one with few, and
-nobody waits for ever.
+Start-time fair queueing (Goyal, Vin and Cheng 1996): a request begins at the virtual time now, or at the end of the
+user's request before it if that is later, and lasts 1; the earliest beginning is next. A user with many requests waits
+behind one with few, and nobody waits for ever.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,8 +21,8 @@ class Turns:
 
     def __init__(self) -> None:
         self.changed = Condition()
-        self.waiting: list[tuple[int, int, str]] = []  # tag, arrival, user
-        self.last: dict[str, int] = {}  # tag of a user's last request, while it matters
+        self.waiting: list[tuple[int, int, str]] = []  # beginning, arrival, user
+        self.last: dict[str, int] = {}  # end of a user's last request, while it is to come
         self.arrivals, self.now, self.taken = 0, 0, False
 
     @contextmanager
@@ -52,10 +52,10 @@ class Turns:
 
     def ticket(self, user: str) -> tuple[int, int, str]:
         """Put a request in its place among those that wait."""
-        self.last = {name: tag for name, tag in self.last.items() if tag > self.now}
-        tag = max(self.now, self.last.get(user, 0)) + 1
-        self.last[user] = tag
+        self.last = {name: end for name, end in self.last.items() if end > self.now}
+        begin = max(self.now, self.last.get(user, 0))
+        self.last[user] = begin + 1
         self.arrivals += 1
-        mine = (tag, self.arrivals, user)
+        mine = (begin, self.arrivals, user)
         self.waiting = sorted([*self.waiting, mine])
         return mine

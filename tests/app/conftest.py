@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-from dsd.app.settings import AppSettings
+from dsd.app.settings import compose
 from dsd.models.adapter_file import read_adapter, save_adapter
-from dsd.runs.command import CONFIG_DIR
 from dsd.runs.manifest import write_manifest
-from dsd.runs.settings import check
 
 Compose = Callable[..., DictConfig]
 
@@ -36,8 +32,9 @@ def runs(adapter: Path, pairs: Path, grids: Path, run_once: Any, tmp_path_factor
     """Finished folders: `canvas`, `tokens` and `foreign` (for another base) draw; `pairs` and `grids` are data."""
     folder = tmp_path_factory.mktemp("runs")
     shutil.copytree(adapter, folder / "canvas", ignore=shutil.ignore_patterns("cache", "checkpoints"))
-    shutil.copytree(pairs, folder / "pairs")
     shutil.copytree(grids, folder / "grids")
+    strict = ("selection.minimum.confidence=0.97", "device=cpu")  # rejects some
+    run_once("curation", f"grids={grids}", f"verdicts_dir={pairs}", f"output_dir={folder / 'pairs'}", *strict)
     tokens = ("student=tokens", "num_steps=2", "batch_size=2", "lora.rank=2", "device=cpu")
     run_once("train", f"pairs={pairs}", f"output_dir={folder / 'tokens'}", *tokens)
     state, metadata = read_adapter(adapter)
@@ -58,18 +55,13 @@ def runs(adapter: Path, pairs: Path, grids: Path, run_once: Any, tmp_path_factor
 def compose_app(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Compose:
     """Compose and check the config of dsd-app as the command would, for the CPU and few steps."""
 
-    def compose(*overrides: str) -> DictConfig:
-        ConfigStore.instance().store("app_schema", AppSettings)
-        given = [
+    def composed(*overrides: str) -> DictConfig:
+        return compose(
             f"runs={runs}", f"adapter={runs / 'canvas'}", f"output_dir={tmp_path_factory.mktemp('app')}", "port=0",
             "settings.num_inference_steps=3", "device=cpu", *overrides,
-        ]  # fmt: skip
-        with hydra.initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            cfg = hydra.compose("app", overrides=given)
-        check(cfg, AppSettings)
-        return cfg
+        )  # fmt: skip
 
-    return compose
+    return composed
 
 
 @contextmanager

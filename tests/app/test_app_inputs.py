@@ -1,4 +1,4 @@
-"""What enters dsd-app: settings of the command, uploads, numbers, PNGs that say how they were made, finished folders."""
+"""What enters dsd-app: settings of the command, uploads, numbers, settings in a PNG, finished folders."""
 
 import json
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_settings_are_read_from_a_png_of_dsd_infer(compose_app, reference, not_a
     assert read.text_guidance_scale == 2
     assert read.model_dump().items() <= settings_in(path).items()
     for wrong in (reference, not_a_picture):
-        with pytest.raises(UserError, match="no settings|no picture"):
+        with pytest.raises(UserError, match=r"no settings|no picture"):
             read_settings(wrong, 64)
     for damaged in ({**settings, "height": "tall"}, [1], {"height": 64}):
         save_picture(Image.new("RGB", (64, 64)), path, "a critter", 11, damaged)
