@@ -90,14 +90,15 @@ def draw_tab(engine: Engine, gpu: Wrap) -> Form:
     return form
 
 
-def fields(engine: Engine, settings: dict[str, Any], pixels: str) -> tuple[Form, gr.Column]:
+def fields(engine: Engine, settings: dict[str, Any], pixels: str) -> tuple[Form, gr.Accordion]:
     """Lay out the fields; return them, and what holds the field for more references."""
     reference = upload_field(
         label="Reference", sources=["upload", "clipboard", "webcam"], height=250, buttons=["fullscreen"],
         elem_id="reference", elem_classes=pixels,
     )  # fmt: skip
     choices = menu(engine)
-    with gr.Column(visible=engine.adapters()[0].most_references > 1) as more_column:
+    several = engine.adapters()[0].most_references > 1
+    with gr.Accordion("More references", open=False, visible=several, elem_id="several") as more_column:
         more = gr.Gallery(
             label="More references of the same picture", type="filepath", columns=3, height=150, interactive=True,
             sources=["upload", "clipboard", "webcam"], object_fit="contain", elem_id="more", elem_classes=pixels,

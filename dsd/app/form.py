@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from html import escape
 from pathlib import Path
 from random import SystemRandom
@@ -81,7 +81,7 @@ def wishes_of(engine: Engine, given: Mapping[str, Any]) -> list[Wish]:
         stem=Path(files[0]).stem[:60],
     )  # fmt: skip
     known = given["asked"] or {}
-    return [Wish(**{**vars(wish), "asked": known.get(wish.prompt, "")}) for wish in made]
+    return [replace(wish, asked=known.get(wish.prompt, "")) for wish in made]
 
 
 def menu(engine: Engine) -> list[tuple[str, str]]:

@@ -29,9 +29,7 @@ def run(cfg: DictConfig) -> None:
     log.info("app: open %s; pictures go to %s; Ctrl-C ends", address, engine.folder)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        page.block_thread()
-    except KeyboardInterrupt:
-        log.info("app: ended")
+        page.block_thread()  # until Ctrl-C
     finally:
         signal.signal(signal.SIGTERM, previous)
         page.close(verbose=False)
