@@ -97,8 +97,8 @@ def fields(engine: Engine, settings: dict[str, Any], pixels: str) -> tuple[Form,
         elem_id="reference", elem_classes=pixels,
     )  # fmt: skip
     choices = menu(engine)
-    several = engine.adapters()[0].most_references > 1
-    with gr.Accordion("More references", open=False, visible=several, elem_id="several") as more_column:
+    takes_more = engine.adapters()[0].most_references > 1
+    with gr.Accordion("More references", open=False, visible=takes_more, elem_id="several") as more_column:
         more = gr.Gallery(
             label="More references of the same picture", type="filepath", columns=3, height=150, interactive=True,
             sources=["upload", "clipboard", "webcam"], object_fit="contain", elem_id="more", elem_classes=pixels,

@@ -39,7 +39,7 @@ class AppSettings(WeightSettings):
     most_side: int = setting("pixels of an output's longer side", least=16, most=16384)
     most_megapixels: float = setting("of an uploaded picture", above=0)
     most_megabytes: int = setting("of an uploaded file", least=1)
-    jobs: Any = setting("references with prompts to try", None, group=True)
+    jobs: Any = setting("references with prompts to try; ~jobs: none", None, group=True)
 
     @staticmethod
     def check(cfg: DictConfig) -> None:

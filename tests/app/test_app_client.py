@@ -125,7 +125,7 @@ def test_stop_ends_this_clients_drawing_alone(served, reference) -> None:
 
 def test_a_password_is_asked_for(compose_app, monkeypatch) -> None:
     monkeypatch.setenv("DSD_APP_AUTH", "ann:long-password")
-    with serving(compose_app("jobs=null")) as server:
+    with serving(compose_app("~jobs")) as server:
         assert httpx.get(f"{server.address}/config").status_code == 401
         assert httpx.get(f"{server.address}/gradio_api/info").status_code == 401
         wrong = httpx.post(f"{server.address}/login", data={"username": "ann", "password": "guess"})
