@@ -4,7 +4,7 @@ JOBS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := deepspeed,gemini-legacy,openai,slurm,dev
+EXTRAS := app,deepspeed,gemini-legacy,openai,slurm,dev
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
@@ -37,6 +37,9 @@ demo: $(STAMP)  ## the whole method on the embedded small FLUX (MODEL=toybox_flu
 
 demo-smoke: $(STAMP)  ## the demo's chain with small sizes
 	@$(WITH_VENV) bash scripts/demo.sh smoke
+
+app: $(STAMP)  ## the web page, on the embedded small FLUX, with the adapters below outputs/ (make demo trains one)
+	@$(WITH_VENV) dsd-app
 
 gpu: $(STAMP)  ## measure speed and memory on this machine's GPU in ten minutes, without a download
 	@$(WITH_VENV) python scripts/bench/gpu_report.py

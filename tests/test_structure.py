@@ -41,6 +41,7 @@ ROOMS = {
     "benchmarks": GROUND | {"runs", "models", "pipeline"},
     **dict.fromkeys(STAGES, GROUND | {"runs", "models", "metrics", "chat", "pipeline", "benchmarks"}),
     "publish": GROUND | {"runs", "models", "pipeline", "benchmarks"},
+    "app": GROUND | {"runs", "models", "pipeline", "chat", "infer", "curation"},  # draws and shows what stages made
 }
 
 

@@ -27,14 +27,18 @@ class Enhancer:
     def __call__(self, reference: Image.Image, prompt: str) -> str:
         """Return the enhanced prompt, or `prompt` itself where the provider fails."""
         try:
-            description = self.service.ask(Question(self.describe, (reference,), max_tokens=MOST_TOKENS))
-            question = self.enrich.replace("{description}", description).replace("{prompt}", prompt)
-            enhanced = " ".join(self.service.ask(Question(question, max_tokens=MOST_TOKENS)).strip('"').split())
+            enhanced = self.enhanced(reference, prompt)
         except (ChatError, UserError) as error:  # the picture is drawn even when the provider is down
             log.warning('prompt not enhanced, "%s" is used as it is: %s', _short(prompt), error)
             return prompt
         log.info('prompt enhanced: "%s"', enhanced)
         return enhanced
+
+    def enhanced(self, reference: Image.Image, prompt: str) -> str:
+        """Return the enhanced prompt. ChatError or UserError where the provider fails."""
+        description = self.service.ask(Question(self.describe, (reference,), max_tokens=MOST_TOKENS))
+        question = self.enrich.replace("{description}", description).replace("{prompt}", prompt)
+        return " ".join(self.service.ask(Question(question, max_tokens=MOST_TOKENS)).strip('"').split())
 
 
 def _short(text: str) -> str:

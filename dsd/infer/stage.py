@@ -103,7 +103,7 @@ def draw_jobs(cfg: DictConfig, watch: Stopwatch) -> None:
 def make_method(cfg: DictConfig, many: bool, watch: Stopwatch) -> Method:
     """Load what draws, on its device, prepared for one picture or for many."""
     with watch.part("load"):
-        method = load_method(cfg, many)
+        method: Method = instantiate(cfg.method)(parts_of(cfg, many))
     if isinstance(method, DrawnByStudent):
         watch.watch(
             method.pipeline, encode_text="text", encode_negative="text", prepare="reference", denoise="denoise",
@@ -112,8 +112,8 @@ def make_method(cfg: DictConfig, many: bool, watch: Stopwatch) -> Method:
     return method
 
 
-def load_method(cfg: DictConfig, many: bool) -> Method:
-    """Load what draws, and prepare it."""
+def parts_of(cfg: DictConfig, many: bool) -> Parts:
+    """Say what a method is made of; its weights are loaded by the method."""
     speed, device = instantiate(cfg.speed), to_device(cfg.device)
 
     def prepare(pipeline: Any) -> None:
@@ -121,12 +121,10 @@ def load_method(cfg: DictConfig, many: bool) -> Method:
         speed(pipeline, device, many)
         offload.place(pipeline, device, cfg.offload.value)
 
-    parts = Parts(
+    return Parts(
         cfg.model.path, cfg.model.distilled, cfg.model.dtype, device, plain(cfg)["settings"], cfg.adapter,
         cfg.transformer, cfg.lora_weights, list(cfg.style_loras), speed, prepare, cfg.batch_size if many else 1,
     )  # fmt: skip
-    method: Method = instantiate(cfg.method)(parts)
-    return method
 
 
 def make_enhancer(cfg: DictConfig) -> Enhance:
