@@ -35,8 +35,12 @@ def data_tab(engine: Engine) -> gr.Dropdown:
 
     inputs, outputs = [view, reason, number, labels], [records, said, reason]
     number.input(show, inputs, outputs, api_visibility="private")
+
+    def first(view: str, reason: str, page: int, labels: str) -> tuple[Any, ...]:
+        return show(view, reason, 1, labels)
+
     for field in (reason, labels):
-        field.input(lambda *given: show(*given[:2], 1, given[3]), inputs, outputs, api_visibility="private").success(
+        field.input(first, inputs, outputs, api_visibility="private").success(
             lambda: 1, None, number, api_visibility="private", queue=False
         )
     view.input(

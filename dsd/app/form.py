@@ -64,7 +64,7 @@ def upload_field(**others: Any) -> gr.Image:
     Gradio itself would decode it, of any size, before we see it, and its error for a text file says little.
     """
     field = gr.Image(type="filepath", image_mode=None, **others)
-    field.preprocess = lambda payload: payload and payload.path  # type: ignore[method-assign]
+    field.preprocess = lambda payload: payload and payload.path  # type: ignore
     return field
 
 

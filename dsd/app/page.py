@@ -50,5 +50,6 @@ def build(engine: Engine, gpu: Wrap = lambda function: function) -> gr.Blocks:
 
         page.load(menus, None, [form.adapter, *others, view], api_visibility="private", queue=False)
         page.unload(left)
-        gr.api(adapters, api_name="adapters", queue=False)
-    return page.queue(max_size=WAITING)
+        gr.events.api(adapters, api_name="adapters", queue=False)
+    queued: gr.Blocks = page.queue(max_size=WAITING)
+    return queued

@@ -21,9 +21,9 @@ from dsd.io.hub import REPO
 from dsd.io.inputs import first_problem, read_json, read_text
 from dsd.models.adapter_file import ADAPTER
 from dsd.publish.export import export
-from dsd.publish.formats import Source
 from dsd.publish.pairs import licence_fields
 from dsd.publish.settings import split_export
+from dsd.publish.source import Source
 from dsd.runs.identity import CONFIG, fingerprint, read_config
 from dsd.runs.manifest import read_manifest
 from dsd.runs.redaction import redact, redact_config

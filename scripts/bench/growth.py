@@ -20,7 +20,7 @@ from dsd.curation.pairs import PairWriter
 from dsd.curation.report import sheet_of, steps, write_report
 from dsd.curation.seams import exact
 from dsd.curation.selection import Selection
-from dsd.data_gen.grids import prompts_at
+from dsd.data_gen.prompts_ahead import PromptsAhead
 from dsd.io.records import Grid, Pair, Verdict, features
 from dsd.pipeline.jobs import jsonl_jobs
 from dsd.runs.manifest import write_manifest
@@ -60,9 +60,10 @@ def prompts(folder: Path, num: int) -> Work:
     prompt_at = ToyboxPrompts("2x2", "same", 0)
 
     def work() -> dict[str, float]:
-        for start in range(0, num, A_SHARD):
-            for _ in prompts_at(range(start, min(start + A_SHARD, num)), prompt_at):
-                pass
+        shards = [range(start, min(start + A_SHARD, num)) for start in range(0, num, A_SHARD)]
+        ahead = PromptsAhead(prompt_at, shards)
+        for shard in shards:
+            ahead(shard)
         return {}
 
     return work
@@ -240,7 +241,7 @@ def kept_checkpoints(folder: Path, num: int) -> Work:
         for step in range(1, num + 1):
             for line in range(10):
                 append(folder / "metrics.jsonl", {"step": 10 * step + line, "loss": 0.5})
-            save_checkpoint(folder / "checkpoints", TrainState(step), {"w": weight.data}, states, [{}], keep=3)
+            save_checkpoint(folder / "checkpoints", TrainState(step), {"w": weight.data}, {}, states, [{}], keep=3)
         forget_after(folder / "metrics.jsonl", 10 * num)
         return {"files": float(len(checkpoints(folder / "checkpoints")))}
 
