@@ -36,9 +36,9 @@ def data_tab(engine: Engine) -> gr.Dropdown:
     inputs, outputs = [view, reason, number, labels], [records, said, reason]
     number.input(show, inputs, outputs, api_visibility="private")
     for field in (reason, labels):
-        field.input(lambda *given: show(*given[:2], 1, given[3]), inputs, outputs, api_visibility="private").success(
-            lambda: 1, None, number, api_visibility="private", queue=False
-        )
+        field.input(
+            lambda name, reason, _, labels: show(name, reason, 1, labels), inputs, outputs, api_visibility="private"
+        ).success(lambda: 1, None, number, api_visibility="private", queue=False)
     view.input(
         lambda name, labels: show(name, EVERY, 1, labels), [view, labels], outputs, api_visibility="private"
     ).success(lambda: (1, EVERY), None, [number, reason], api_visibility="private", queue=False)

@@ -40,7 +40,7 @@ class GeminiLegacy:
         if question.answer is not None:
             form = {"response_mime_type": "application/json"}
             text += f"\nAnswer with JSON of this schema: {question.answer.model_json_schema()}"
-        parts = [{"mime_type": MIME, "data": png(image)} for image in question.images]
+        parts: list[Any] = [{"mime_type": MIME, "data": png(image)} for image in question.images]
         once: Any = {"timeout": self.timeout, "retry": None}
 
         def call() -> bytes:
