@@ -35,14 +35,10 @@ def data_tab(engine: Engine) -> gr.Dropdown:
 
     inputs, outputs = [view, reason, number, labels], [records, said, reason]
     number.input(show, inputs, outputs, api_visibility="private")
-
-    def first(view: str, reason: str, page: int, labels: str) -> tuple[Any, ...]:
-        return show(view, reason, 1, labels)
-
     for field in (reason, labels):
-        field.input(first, inputs, outputs, api_visibility="private").success(
-            lambda: 1, None, number, api_visibility="private", queue=False
-        )
+        field.input(
+            lambda name, reason, _, labels: show(name, reason, 1, labels), inputs, outputs, api_visibility="private"
+        ).success(lambda: 1, None, number, api_visibility="private", queue=False)
     view.input(
         lambda name, labels: show(name, EVERY, 1, labels), [view, labels], outputs, api_visibility="private"
     ).success(lambda: (1, EVERY), None, [number, reason], api_visibility="private", queue=False)

@@ -64,7 +64,11 @@ def upload_field(**others: Any) -> gr.Image:
     Gradio itself would decode it, of any size, before we see it, and its error for a text file says little.
     """
     field = gr.Image(type="filepath", image_mode=None, **others)
-    field.preprocess = lambda payload: payload and payload.path  # type: ignore
+
+    def as_uploaded(payload: Any) -> str | None:
+        return None if payload is None else payload.path
+
+    field.preprocess = as_uploaded  # type: ignore[method-assign]
     return field
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 
 from dsd.app.compare_tab import compare_tab
 from dsd.app.data import views
@@ -20,9 +21,8 @@ WAITING = 64  # requests that may wait in Gradio's queue
 def build(engine: Engine, gpu: Wrap = lambda function: function) -> gr.Blocks:
     """Build the page. `gpu` wraps the functions that draw, such as `spaces.GPU` on a Space of ZeroGPU."""
     model = engine.cfg.model.name
-    with gr.Blocks(
-        title="Diffusion Self-Distillation", analytics_enabled=False, fill_width=True, delete_cache=KEPT
-    ) as page:
+    page = gr.Blocks(title="Diffusion Self-Distillation", analytics_enabled=False, fill_width=True, delete_cache=KEPT)
+    with page:
         gr.Markdown(
             "# Diffusion Self-Distillation\nOne picture of a subject and a sentence; out comes the same subject in a "
             f"new context. Base model: {model}, dsd {__version__}.",
@@ -50,6 +50,6 @@ def build(engine: Engine, gpu: Wrap = lambda function: function) -> gr.Blocks:
 
         page.load(menus, None, [form.adapter, *others, view], api_visibility="private", queue=False)
         page.unload(left)
-        gr.events.api(adapters, api_name="adapters", queue=False)
-    queued: gr.Blocks = page.queue(max_size=WAITING)
-    return queued
+        api(adapters, api_name="adapters", queue=False)
+    page.queue(max_size=WAITING)
+    return page

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from app.conftest import serving, settings_in
+from servers import openai_says, serve
 
 ROOT = Path(__file__).parents[2]
 gradio_client = pytest.importorskip("gradio_client")
@@ -132,6 +133,26 @@ def test_a_password_is_asked_for(compose_app, monkeypatch) -> None:
         assert wrong.status_code == 400
         client = gradio_client.Client(server.address, auth=("ann", "long-password"), verbose=False)
         assert "canvas" in client.predict(api_name="/adapters")
+
+
+def test_enhance_says_what_became_of_the_prompt(compose_app, reference, monkeypatch) -> None:
+    def answer(body: dict) -> tuple[int, dict]:
+        seen = any(part["type"] == "image_url" for part in body["messages"][0]["content"])
+        return 200, openai_says("a white critter" if seen else "a white critter on a sunny beach")
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    asked = {"reference": gradio_client.handle_file(reference), "prompt": "beach"}
+    with serve(answer) as provider:
+        cfg = compose_app("~jobs", "vlm=openai", f"vlm.chat.base_url={provider.url}/v1")
+        cfg.vlm.cache = f"{cfg.output_dir}/answers.sqlite"
+        with serving(cfg) as server:
+            client = gradio_client.Client(server.address, verbose=False)
+            prompt, became = client.predict(**asked, api_name="/enhance")
+            assert prompt == "a white critter on a sunny beach"
+            assert "you wrote: beach" in became
+            ((picture,), _, _) = client.predict(**asked | {"prompt": prompt}, api_name="/draw")
+    told = settings_in(Path(picture["image"]))
+    assert (told["prompt"], told["asked"]) == (prompt, "beach")
 
 
 @pytest.mark.process

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 from servers import openai_says, serve
 
@@ -12,9 +11,9 @@ from dsd.chat.openai import KEY, OpenAI
 from dsd.chat.service import Limits, Service
 from dsd.errors import UserError
 from dsd.infer.enhance import Enhancer
-from dsd.runs.command import CONFIG_DIR
+from dsd.infer.settings import EnhanceSettings
 
-WORDING = OmegaConf.load(Path(CONFIG_DIR) / "infer.yaml").enhance
+WORDING = EnhanceSettings()
 RED, BLUE = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 32), "blue")
 
 
