@@ -54,8 +54,8 @@ def evaluate(run, embedding, tmp_path) -> Callable[..., dict]:
 
     def evaluate(runs: dict[str, object], *more: str, out: str = "report") -> dict:
         named = ", ".join(f"{name}: {folder}" for name, folder in runs.items())
-        said = run("evaluate", f"results={{{named}}}", "measure=similarity", "~measure.clip", "num_resamples=200",
-                   f"measure.dinov2.features.path={embedding}", "device=cpu", f"output_dir={tmp_path / out}",
+        said = run("evaluate", f"results={{{named}}}", "measure=similarity", "~measure.clip", "~measure.dino",
+                   "num_resamples=200", f"measure.dinov2.features.path={embedding}", "device=cpu", f"output_dir={tmp_path / out}",
                    *more)  # fmt: skip
         return {**json.loads((tmp_path / out / "summary.json").read_text()), "said": said}
 
@@ -139,7 +139,8 @@ def test_a_folder_named_by_job_and_parquet(data, drawn, evaluate, tmp_path) -> N
 
 
 def test_what_cannot_be_read_is_one_line(data, drawn, refused, embedding, tmp_path) -> None:
-    measure = ("measure=similarity", "~measure.clip", f"measure.dinov2.features.path={embedding}", "device=cpu",
+    measure = ("measure=similarity", "~measure.clip", "~measure.dino",
+               f"measure.dinov2.features.path={embedding}", "device=cpu",
                f"output_dir={tmp_path / 'report'}")  # fmt: skip
     folder = tmp_path / "pictures"
     folder.mkdir()

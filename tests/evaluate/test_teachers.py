@@ -37,8 +37,8 @@ def test_a_table_has_a_row_for_each_teacher(run, teachers, tmp_path) -> None:
 
 
 def test_an_embedding_counts_distinct_subjects(run, teachers, tmp_path) -> None:
-    run("evaluate", teachers, "measure=similarity", "~measure.dinov2", "measure.clip.features.pretrained=null",
-        f"measure.clip.features.model=local-dir:{tiny_clip(tmp_path)}",
+    run("evaluate", teachers, "measure=similarity", "~measure.dinov2", "~measure.dino",
+        "measure.clip.features.pretrained=null", f"measure.clip.features.model=local-dir:{tiny_clip(tmp_path)}",
         f"output_dir={tmp_path / 'report'}")  # fmt: skip
     found = json.loads((tmp_path / "report" / "summary.json").read_text())["teachers"]
     assert all(1 < teacher["distinct"]["clip"] <= 8 and not teacher["entropy"] for teacher in found.values())
