@@ -55,8 +55,8 @@ def evaluate(run, embedding, tmp_path) -> Callable[..., dict]:
     def evaluate(runs: dict[str, object], *more: str, out: str = "report") -> dict:
         named = ", ".join(f"{name}: {folder}" for name, folder in runs.items())
         said = run("evaluate", f"results={{{named}}}", "measure=similarity", "~measure.clip", "~measure.dino",
-                   "num_resamples=200", f"measure.dinov2.features.path={embedding}", "device=cpu", f"output_dir={tmp_path / out}",
-                   *more)  # fmt: skip
+                   "num_resamples=200", f"measure.dinov2.features.path={embedding}", "device=cpu",
+                   f"output_dir={tmp_path / out}", *more)  # fmt: skip
         return {**json.loads((tmp_path / out / "summary.json").read_text()), "said": said}
 
     return evaluate
