@@ -152,7 +152,7 @@ class TrainSettings(ShardSettings):
         "how the processes that torchrun starts share the work; weights are equal up to rounding", group=True, **_HOW
     )
     validation: Any = setting("pictures drawn and measured while training", None, group=True, **_HOW)
-    card: Any = setting("judge card, where validation measures by a vision-language model", group=True, **_HOW)
+    card: Any = setting("judge card, where validation measures by a vision-language model", None, group=True, **_HOW)
     vlm: Any = setting("vision-language model, where validation measures by one", None, group=True, **_HOW)
 
     @staticmethod

@@ -158,7 +158,10 @@ def test_enhance_says_what_became_of_the_prompt(compose_app, reference, monkeypa
 @pytest.mark.process
 def test_the_command_serves_until_ctrl_c(runs, tmp_path) -> None:
     command = [sys.executable, "-m", "dsd.app", f"runs={runs}", f"output_dir={tmp_path}", "port=0", "device=cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )  # fmt: skip
     try:
         assert process.stderr is not None
         address = re.search(r"http://[\w.:]+", process.stderr.readline())

@@ -206,6 +206,7 @@ def test_a_job_that_fails_in_a_batch_leaves_its_neighbours(tmp_path) -> None:
             raise UserError("the transformer returned NaN")
         return list(references)
 
+    method.most_references = None
     jobs = JobList([Job(str(i), picture, prompt) for i, prompt in enumerate(("a", "bad", "c"))], [])
     drawer = Drawer(jobs, lambda reference, prompt: prompt, method, "m", 0, 8, "hash")
     ((stop, rows),) = drawer.parts(Shard(0, 0, 3, tmp_path), type("Bar", (), {"update": lambda self, n: None})(), 0)

@@ -44,7 +44,7 @@ def student(batch_size: int = 1, **settings: object) -> Student:
     lora = str(model / "pytorch_lora_weights.safetensors")
     known = {"height": 64, "width": 64, "num_inference_steps": 3, "max_sequence_length": 16, **settings}
     parts = Parts(
-        str(DATA / "base"), "float32", CPU, known, None, str(model / "transformer"), lora, [], EXACT, compiled,
+        str(DATA / "base"), False, "float32", CPU, known, None, str(model / "transformer"), lora, [], EXACT, compiled,
         batch_size,
     )  # fmt: skip
     return Student(parts, "student", True)

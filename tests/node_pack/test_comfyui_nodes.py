@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from servers import moved, openai_says, serve
 from torch import Tensor
 
+from dsd.infer.settings import EnhanceSettings
 from dsd.models.canvas import to_pixels
 from dsd.pipeline import guidance as ours
 
@@ -91,9 +91,8 @@ def test_the_first_steps_are_plain() -> None:
 
 
 def test_the_wording_is_that_of_dsd_infer() -> None:
-    wording = yaml.safe_load((ROOT / "configs" / "infer.yaml").read_text())["enhance"]
-    assert wording["describe"].strip() == part("prompt").DESCRIBE
-    assert wording["enrich"].strip() == part("prompt").ENRICH
+    assert EnhanceSettings().describe == part("prompt").DESCRIBE
+    assert EnhanceSettings().enrich == part("prompt").ENRICH
 
 
 def test_the_pack_imports_nothing_of_ours_and_asks_for_no_package() -> None:

@@ -15,7 +15,7 @@ def settings(url: str, pairs: Path, adapter: Path, folder: Path, *more: str) -> 
         f"pairs={pairs}", f"cache_dir={adapter / 'cache'}", "batch_size=4", "learning_rate=1e-3", "log_every=1",
         "device=cpu", "num_steps=4", "student=canvas", "validation=toybox", "validation.every=1",
         "validation.jobs.num_subjects=1", "validation.artist.num_inference_steps=1",
-        "measure@validation.measures=[toybox,vlm]", "validation.measures.vlm.prefix=vlm_", "vlm=openai",
+        "measure@validation.measures=[toybox,vlm]", "validation.measures.vlm.prefix=vlm_", "vlm=openai", "card=local",
         f"vlm.chat.base_url={url}/v1", f"vlm.chat.model={MODEL}", f"vlm.cache={folder / 'answers.sqlite'}",
         f"output_dir={folder}", *more,
     )  # fmt: skip

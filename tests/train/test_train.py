@@ -99,7 +99,7 @@ def test_an_adapter_says_what_it_was_made_for(adapter) -> None:
     state, metadata = read_adapter(adapter)
     assert metadata["base"]["path"] == "pkg://dsd.toybox/weights/teacher"
     assert metadata["lora"]["rank"] == 32
-    assert metadata["geometry"] == {"panel_height": 64, "panel_width": 64, "max_sequence_length": 56}
+    assert metadata["geometry"] == {"panel_height": 64, "panel_width": 64, "max_sequence_length": 24}
     assert any(name.endswith("lora_B.weight") and tensor.any() for name, tensor in state.items())
 
 

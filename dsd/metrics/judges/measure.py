@@ -48,7 +48,7 @@ class VLMMeasure:
     def __init__(
         self,
         service: Service | None,
-        card: Mapping[str, Any],
+        card: Mapping[str, Any] | None,
         rubrics: Sequence[str],
         folder: str,
         prefix: str = "",
@@ -60,6 +60,8 @@ class VLMMeasure:
         `control` is a file of `dsd-evaluate mode=control`: the judge must answer as then before anything is asked.
         UserError where the card lacks a rubric or is of another model than the service asks.
         """
+        if not card:
+            raise UserError("measure=vlm needs a judge card: choose card=local")
         self.card, self.service, self.swapped, self.control = read_card(card), service, swapped, control
         if unknown := [name for name in rubrics if name not in self.card.rubrics]:
             known = ", ".join(self.card.rubrics)
