@@ -62,7 +62,9 @@ def kontext(base: FluxPipeline) -> FluxKontextPipeline:
 def lively(transformer: Any) -> Any:
     """Make random weights large enough that every input matters."""
     with torch.no_grad():
-        for parameter in transformer.parameters():
-            if parameter.ndim == 2:
+        for name, parameter in transformer.named_parameters():
+            if name.endswith("pad_token"):  # the oldest diffusers leaves it as the memory was, which may be NaN
+                parameter.normal_(std=0.1)
+            elif parameter.ndim == 2:
                 parameter.mul_(1.5)
     return transformer.eval().requires_grad_(False)

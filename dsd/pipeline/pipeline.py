@@ -306,9 +306,9 @@ class ReferencePipeline:
         return json.dumps({**config, "_class_name": [CODE, type(self).__name__]}, indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def _dict_from_json_file(cls, json_file: str | os.PathLike[Any]) -> dict[str, Any]:
+    def _dict_from_json_file(cls, json_file: str | os.PathLike[Any], **others: Any) -> dict[str, Any]:
         """Read the config of a pipeline; a class that is there already needs no code from a folder."""
-        config: dict[str, Any] = super()._dict_from_json_file(json_file)  # type: ignore[misc]
+        config: dict[str, Any] = super()._dict_from_json_file(json_file, **others)  # type: ignore[misc]
         return {**config, "_class_name": class_in(config)} if "_class_name" in config else config
 
     @property
