@@ -62,6 +62,14 @@ def run_once() -> Run:
     return _run
 
 
+@pytest.fixture(scope="session")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny DINOv2."""
+    from tiny_embeddings import tiny_dinov2
+
+    return tiny_dinov2(tmp_path_factory.mktemp("dinov2"))
+
+
 @pytest.fixture
 def refused() -> Run:
     """Run a stage that must refuse its input: exit code 2 and one line, which is returned."""

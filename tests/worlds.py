@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torchvision.transforms.functional import to_pil_image
 
 from dsd.io.records import Grid, Pair, Result, Verdict, features
@@ -145,15 +143,3 @@ def train_run(folder: Path, num_steps: int = 200) -> Path:
     lines = [{"step": s, "loss": 0.4 + 0.6 / (1 + s / 20) + 0.05 * rng.normal()} for s in range(0, num_steps, 2)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return leave(folder, "train", {}, seconds=90.5)
-
-
-def tiny_clip(folder: Path) -> Path:
-    """A CLIP of open_clip at tiny size with random weights, as a folder that it loads by local-dir:."""
-    config = {
-        "embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }  # fmt: skip
-    torch.manual_seed(0)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    save_file(open_clip.model.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
-    return folder

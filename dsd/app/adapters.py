@@ -109,7 +109,7 @@ def find_styles(cfg: DictConfig) -> dict[str, str]:
 
 
 def is_lora(file: Path) -> bool:
-    """Tell from its names whether a file holds a LoRA."""
+    """Tell from the names of its tensors whether a file holds a LoRA."""
     try:
         with safe_open(file, "pt") as tensors:
             return any("lora" in name for name in tensors.keys())  # noqa: SIM118  it is no dict

@@ -9,9 +9,8 @@ import gradio as gr
 from dsd.app.draw_tab import DRAWING, Wrap, stops, user_of
 from dsd.app.engine import Engine
 from dsd.app.form import Form, menu, one_line, summary, wishes_of
-from dsd.app.look import status
 from dsd.app.report import Report
-from dsd.app.sheets import Axis, keep_sheet
+from dsd.app.sheets import Axis, keep_sheet, sheet_parts
 from dsd.errors import UserError
 
 
@@ -26,14 +25,8 @@ def compare_tab(engine: Engine, form: Form, gpu: Wrap, tab: gr.Tab) -> list[gr.D
             choices, value=choices[min(1, len(choices) - 1)][1], label="Adapter, second row", allow_custom_value=True
         )
         seeds = gr.Slider(1, 8, 3, step=1, precision=0, buttons=[], label="Seeds, from the Draw tab's on")
-    with gr.Row():
-        draw = gr.Button("Compare", variant="primary", scale=3, elem_id="compare")
-        stop = gr.Button("Stop", variant="stop", scale=1, min_width=80)
-    line = gr.HTML(status("All other settings are those of the Draw tab."), elem_id="compare-status")
-    sheet = gr.Image(
-        label="Comparison", type="filepath", format="png", interactive=False, elem_id="comparison",
-        buttons=["download", "fullscreen"],
-    )  # fmt: skip
+    said = "All other settings are those of the Draw tab."
+    draw, stop, line, sheet = sheet_parts("Compare", said, "Comparison", "compare")
 
     def compare(
         request: gr.Request, first_adapter: str, second_adapter: str, seeds: int, **given: Any

@@ -214,7 +214,7 @@ def stops(engine: Engine) -> Callable[[gr.Request], None]:
 
 
 def user_of(request: gr.Request) -> str:
-    """Name who asks: a session, which is one open page or one client of the API."""
+    """Return the id of the session that asks. A session is one open page or one client of the API."""
     return str(request.session_hash or request.client)
 
 

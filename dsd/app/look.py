@@ -14,7 +14,7 @@ CSS = """
 #title h1 { margin: .2em 0 0; font-size: 1.5rem } #title p { margin: 0; color: var(--body-text-color-subdued) }
 .gradio-container > main { max-width: 1320px; margin: 0 auto; width: 100% }
 .pixels img { image-rendering: pixelated }
-#reference img, #sheet img, #comparison img { object-fit: contain }
+#reference img, #sweep-sheet img, #compare-sheet img { object-fit: contain }
 .bar { height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden }
 .bar > div { height: 100%; background: var(--primary-500); transition: width .2s }
 .status { min-height: 2.4em; padding: 0 2px } .status p { margin: 6px 0 0; font-size: .9rem }

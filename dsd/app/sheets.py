@@ -9,6 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from dsd.app.engine import Engine
+from dsd.app.look import status
 from dsd.app.report import Report
 from dsd.io.pictures import axes_sheet, save_picture
 
@@ -36,6 +37,22 @@ def keep_sheet(engine: Engine, report: Report, rows: Axis, columns: Axis) -> Any
     first = report.drawn[0].wish
     save_picture(sheet, path, first.prompt, first.seed, engine.settings(first) | {"adapter": first.adapter})
     return str(path)
+
+
+def sheet_parts(action: str, said: str, label: str, name: str) -> tuple[gr.Button, gr.Button, gr.HTML, gr.Image]:
+    """Lay out what draws a sheet: its button, the Stop button, the line that says how far it is, and the sheet.
+
+    `name` is the button's id in the page; the line's is `<name>-status`.
+    """
+    with gr.Row():
+        draw = gr.Button(action, variant="primary", scale=3, elem_id=name)
+        stop = gr.Button("Stop", variant="stop", scale=1, min_width=80)
+    line = gr.HTML(status(said), elem_id=f"{name}-status")
+    sheet = gr.Image(
+        label=label, type="filepath", format="png", interactive=False, elem_id=f"{name}-sheet",
+        buttons=["download", "fullscreen"],
+    )  # fmt: skip
+    return draw, stop, line, sheet
 
 
 @lru_cache(maxsize=4)

@@ -9,9 +9,8 @@ import gradio as gr
 from dsd.app.draw_tab import DRAWING, Wrap, stops, user_of
 from dsd.app.engine import Engine
 from dsd.app.form import Form, one_line, summary, wishes_of
-from dsd.app.look import status
 from dsd.app.report import Report
-from dsd.app.sheets import Axis, keep_sheet
+from dsd.app.sheets import Axis, keep_sheet, sheet_parts
 from dsd.app.wishes import numbers_of
 from dsd.errors import UserError
 
@@ -23,14 +22,8 @@ def sweep_tab(engine: Engine, form: Form, gpu: Wrap, tab: gr.Tab) -> None:
     with gr.Row():
         image = gr.Textbox("1, 1.5, 2", label="Image guidance, the rows", elem_id="sweep-image")
         text = gr.Textbox("1, 2, 3", label="Text guidance, the columns", elem_id="sweep-text")
-    with gr.Row():
-        draw = gr.Button("Draw the sheet", variant="primary", scale=3, elem_id="sweep")
-        stop = gr.Button("Stop", variant="stop", scale=1, min_width=80)
-    line = gr.HTML(status("The seed and all other settings are those of the Draw tab."), elem_id="sweep-status")
-    sheet = gr.Image(
-        label="Sheet", type="filepath", format="png", interactive=False, elem_id="sheet",
-        buttons=["download", "fullscreen"],
-    )  # fmt: skip
+    said = "The seed and all other settings are those of the Draw tab."
+    draw, stop, line, sheet = sheet_parts("Draw the sheet", said, "Sheet", "sweep")
 
     def sweep(request: gr.Request, image_scales: str, text_scales: str, **given: Any) -> Iterator[tuple[Any, ...]]:
         """Draw a sheet of image guidance x text guidance, with one reference, prompt and seed."""

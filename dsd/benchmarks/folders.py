@@ -1,4 +1,4 @@
-"""What the readers of several benchmarks share: finding the data folder, and jobs whose references are files."""
+"""Find the data folder of a benchmark, and list its jobs; several benchmarks share this."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -45,7 +45,7 @@ def first_runs(results: Mapping[str, Dataset]) -> dict[str, str]:
 
 
 def jobs_of(scored: Mapping[str, Sequence[Scored]]) -> list[dict[str, int]]:
-    """List the jobs of all arms: where each arm's picture stands, by arm."""
+    """List the jobs of all arms. A job has the position of its picture in every arm that drew it."""
     found: dict[tuple[str, str], dict[str, int]] = {}
     for arm, jobs in scored.items():
         for i, job in enumerate(jobs):

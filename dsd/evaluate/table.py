@@ -70,7 +70,10 @@ def counted(row: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def columns_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
-    """A row for each arm: numbers by category or kind, then over pictures and over columns. No rows without columns."""
+    """Make a row for each arm: numbers by category or kind, then over pictures and over columns.
+
+    There are no rows where the jobs have neither categories nor kinds.
+    """
     arms = summary["arms"]
     by = next(iter(arms.values()))["by"]
     names = [name for name in scale["names"] if name in by]

@@ -1,10 +1,10 @@
 """Weights by their name on the Hugging Face hub: which setting is a name, what is downloaded, and why it cannot be."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from dsd.errors import UserError
+from dsd.errors import UserError, causes
 
 REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -38,28 +38,20 @@ def refusal(repo: str, error: BaseException) -> str | None:
     """Say why the hub did not give a repository, and the remedy; None where the error is another one."""
     from huggingface_hub import constants, errors
 
-    causes, page = list(_chain(error)), f"{constants.ENDPOINT}/{repo}"
+    chain, page = list(causes(error)), f"{constants.ENDPOINT}/{repo}"
     unreachable = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError)
 
     def found(*classes: type[BaseException]) -> bool:
-        return any(isinstance(cause, classes) for cause in causes)
+        return any(isinstance(cause, classes) for cause in chain)
 
     if found(errors.GatedRepoError):
         return f"its authors ask for your consent: accept their terms at {page}, and set HF_TOKEN to your token"
     if found(errors.RepositoryNotFoundError):
         return f"no such folder here, and no such repository at {page}; a private one needs HF_TOKEN"
-    if found(*unreachable) or any("Connect" in type(cause).__name__ for cause in causes):
+    if found(*unreachable) or any("Connect" in type(cause).__name__ for cause in chain):
         offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
         return (
             f"no such folder here, and it is not in the cache; the hub cannot be reached{offline}; download it where "
             "there is a network"
         )
     return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

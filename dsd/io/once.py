@@ -1,4 +1,4 @@
-"""Compute what follows from an image once, however many threads ask for it."""
+"""Compute a value of an image once, even when many threads ask for it."""
 
 import threading
 import weakref

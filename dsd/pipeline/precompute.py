@@ -93,7 +93,7 @@ class Precomputed:
 
 @contextmanager
 def ahead(pipeline: Any, precomputed: Precomputed) -> Iterator[None]:
-    """Within it, a call of diffusers' own `FluxPipeline` computes at its first step what no step changes."""
+    """Let the next call of diffusers' own `FluxPipeline` compute the modulations of all steps at its first step."""
     steps = count()
     modulate: Callable[[int], None] | None = None
     text: Tensor | None = None

@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,7 +10,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from dsd.errors import UserError
+from dsd.errors import UserError, causes
 
 # A wrong key in a group with a `_target_` shows only when its class is called.
 _BAD_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|Error (locating|loading) ")
@@ -41,7 +41,7 @@ def explain(error: BaseException, output_dir: str = "", experiments: Sequence[st
 
 
 def _line(error: BaseException, output_dir: str, experiments: Sequence[str]) -> str | None:
-    for cause in _chain(error):
+    for cause in causes(error):
         if isinstance(cause, UserError):
             return _flat(cause)
         if line := _environment(cause, output_dir):
@@ -81,14 +81,6 @@ def did_you_mean(name: str, known: Any) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _flat(error: BaseException) -> str:
     return " ".join(str(error).split())
 
@@ -117,7 +109,7 @@ def _unparsed(error: BaseException) -> str:
 
 
 def _bad_config(error: Exception) -> str:
-    detail = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException)), None)
+    detail = next((e for e in causes(error) if isinstance(e, OmegaConfBaseException)), None)
     source = re.match(r"In '(.+?)':", str(error))
     where = f"{source[1]}.yaml: " if source else ""
     if detail is None or not detail.full_key:

@@ -54,7 +54,7 @@ class Stopwatch:
     def _lap(self) -> None:
         """Count the time since the last change for the part that has been running."""
         torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch is not None and torch.cuda.is_initialized():
             torch.cuda.synchronize()  # a GPU works behind the program's back
         now = time.perf_counter()
         if self.running:

@@ -97,7 +97,7 @@ def test_bad_input_is_one_line(client, reference, not_a_picture, huge) -> None:
 
 
 def test_files_of_this_machine_are_not_read(served) -> None:
-    """A request may name uploaded files only, and the server hands out no others."""
+    """A request may name only uploaded files. The server gives out no other file."""
     picture = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
     other = gradio_client.Client(served.address, verbose=False)
     with pytest.raises(gradio_client.exceptions.AppError):

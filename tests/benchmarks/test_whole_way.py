@@ -19,20 +19,6 @@ SMALL = ("method=copy_paste", "settings.height=64", "settings.width=64", "device
 
 
 @pytest.fixture(scope="module")
-def embedding(tmp_path_factory) -> Path:
-    """A tiny DINOv2."""
-    import torch
-    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
-
-    folder = tmp_path_factory.mktemp("dinov2")
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
-    Dinov2Model(Dinov2Config(**size)).save_pretrained(folder)
-    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory) -> dict[str, Path]:
     """All four data sets."""
     folder = tmp_path_factory.mktemp("data")

@@ -11,7 +11,6 @@ from judges import MODEL, Judge, score_of
 from PIL import Image
 from servers import serve
 from test_judged import asking
-from test_without_toybox import embedding  # noqa: F401
 from worlds import infer_run, leave
 
 from dsd.chat.encoding import data_url
@@ -135,7 +134,7 @@ def rankings(folder: Path) -> None:
     (folder / "prompt_data.jsonl").write_text(json.dumps({"idx": "0000", "prompt": "a shade", "criteria": {}}))
 
 
-def test_a_measure_is_compared_with_people_s_rankings(run, refused, embedding, tmp_path) -> None:  # noqa: F811
+def test_a_measure_is_compared_with_people_s_rankings(run, refused, embedding, tmp_path) -> None:
     rankings(tmp_path / "bench")
     ask = ["mode=agreement", f"agreement.rankings={tmp_path / 'bench'}", "measure=similarity", "~measure.clip",
            "~measure.dino", f"measure.dinov2.features.path={embedding}", "num_resamples=100", "device=cpu",

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from worlds import curated_run, grids_run, tiny_clip
+from tiny_embeddings import tiny_clip
+from worlds import curated_run, grids_run
 
 from dsd.evaluate.teachers import distinct, entropy
 

@@ -15,20 +15,6 @@ from dsd.runs.shards import read_shards
 SIMILAR = ["measure=[similarity]", "~measure.clip", "~measure.dino", "device=cpu", "num_resamples=200"]
 
 
-@pytest.fixture
-def embedding(tmp_path: Path) -> Path:
-    """A tiny DINOv2."""
-    import torch
-    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
-
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
-    Dinov2Model(Dinov2Config(**size)).save_pretrained(tmp_path / "dinov2")
-    processor = BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    processor.save_pretrained(tmp_path / "dinov2")
-    return tmp_path / "dinov2"
-
-
 def foreign_run(folder: Path, prompt: str = "a porcelain robot in a kitchen") -> Path:
     """Results whose subjects and prompts have nothing to do with the toybox."""
     made = read_shards(infer_run(folder.with_name("source"), "copy_paste", num=6), "results")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
-from worlds import tiny_clip
+from tiny_embeddings import tiny_clip
 
 from dsd.metrics.measure import Drawing, Scale, mean_scores
 from dsd.metrics.similarity import Similarity

@@ -1,48 +1,24 @@
 """Embeddings before the judge: genuine classes at tiny size, a score of their own, and bounds that save calls."""
 
 import json
-from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from PIL import Image
-from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+from tiny_embeddings import tiny_clip, tiny_dinov2
 
 from dsd.errors import UserError
 from dsd.models.embeddings import OpenClipFeatures, TransformersFeatures
 from dsd.runs.shards import read_shards
 
 
-def save_dinov2(folder: Path) -> Path:
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
-    Dinov2Model(Dinov2Config(**size)).save_pretrained(folder)
-    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(folder)
-    return folder
-
-
-def save_open_clip(folder: Path) -> Path:
-    config = {
-        "embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
-    }  # fmt: skip
-    torch.manual_seed(0)
-    folder.mkdir()
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    from safetensors.torch import save_file
-
-    save_file(open_clip.model.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
-    return folder
-
-
 @pytest.mark.parametrize("kind", ["dinov2", "open_clip"])
 def test_a_picture_is_nearest_to_itself(tmp_path, kind) -> None:
     if kind == "dinov2":
-        features = TransformersFeatures("dinov2", str(save_dinov2(tmp_path / "m")), device="cpu")
+        features = TransformersFeatures("dinov2", str(tiny_dinov2(tmp_path / "m")), device="cpu")
     else:
-        features = OpenClipFeatures("clip", f"local-dir:{save_open_clip(tmp_path / 'm')}", device="cpu")
+        features = OpenClipFeatures("clip", f"local-dir:{tiny_clip(tmp_path / 'm')}", device="cpu")
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)) for _ in range(3)]
     vectors = features([*images, images[1]])
@@ -54,7 +30,7 @@ def test_a_picture_is_nearest_to_itself(tmp_path, kind) -> None:
 
 
 def test_bounds_on_its_score_save_the_judge_s_work(run, grids, tmp_path) -> None:
-    model = save_dinov2(tmp_path / "m")
+    model = tiny_dinov2(tmp_path / "m")
     ask = (f"grids={grids}", "features=dinov2", f"features.path={model}", "device=cpu")
     run("curation", *ask, f"output_dir={tmp_path / 'all'}")
     scores = [json.loads(v["scores"])["dinov2"] for v in read_shards(tmp_path / "all", "verdicts")]

@@ -35,7 +35,7 @@ def fresh() -> Iterator[None]:
 
 
 def flux(mode: FakeTensorMode, kind: str = "canvas", attention: str | None = None, rank: int = 128) -> Student:
-    """A student of FLUX.1-dev's width in bf16 with a LoRA in fp32, without memory for any of it."""
+    """Make a student of FLUX.1-dev's width, in bf16 with a LoRA in fp32. Its tensors are fake and take no memory."""
     with torch.device("meta"):
         transformer = FluxTransformer2DModel(**{**TRANSFORMER, **BLOCKS}).to(torch.bfloat16)
     student = make_student(FAMILY, kind, None, attention, transformer=transformer, dtype=torch.bfloat16)

@@ -78,8 +78,9 @@ class Control(BaseModel):
 
 
 def ask_control(card: Card, service: Service, rubrics: Iterable[str]) -> Control:
-    """Ask rubrics about every pair. A cache of its own: it is the judge of today that counts.
+    """Ask the question of every rubric about every control pair.
 
+    Answers of earlier days are not used, since they cannot show that the judge has changed.
     UserError where a question has no answer, or another model answers.
     """
     asked = {f"{name} of {pair.name}": question_about(pair, card, name) for name in rubrics for pair in control_pairs()}

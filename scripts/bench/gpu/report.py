@@ -100,7 +100,7 @@ class Report:
 
 @contextmanager
 def alarm(delay: float) -> Iterator[None]:
-    """Raise TimeUp when the time is up. An alarm that was set before goes on afterwards."""
+    """Raise TimeUp after `delay` seconds. An alarm that was set before is set again at the end."""
 
     def ring(_: int, __: FrameType | None) -> None:
         raise TimeUp

@@ -15,7 +15,7 @@ from dsd.train.loss import FlowMatching
 
 
 def trainable(base: Any, device: torch.device, rank: int, targets: str) -> Any:
-    """Make a transformer a trainable student, in place; what is added is drawn on the device."""
+    """Make a transformer a trainable student, in place. The added weights are random and made on the device."""
     with device:
         student = build_student(base, CanvasStudent(), rank, rank, targets)
     cast_training_params(student, torch.float32)

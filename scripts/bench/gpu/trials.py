@@ -91,7 +91,7 @@ def run(setup: Setup) -> None:
 
 
 def one(setup: Setup, ours: DSDPipeline, merged: Any, trial: Trial) -> float:
-    """Time our forward and a changed one in turns: how many times faster the change is."""
+    """Time our forward pass and the changed one in turns. Return how many times faster the changed one is."""
     changed = DSDPipeline(**{**ours.components, "transformer": twin(merged)})
     trial.change(changed.transformer)
     setup.compile(changed.transformer, **dict(trial.options))
