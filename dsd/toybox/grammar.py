@@ -1,7 +1,8 @@
 """The grammar of the toybox: attribute indices -> text, and text -> the attributes that it names.
 
 Captions name a critter's colour and body and its whole context; the unnamed attributes never appear (`describe_all`,
-for training the judge, is the only exception). A caption that says nothing of tilt or light means upright, by day.
+for training the judge, is the only exception). A caption that says nothing of tilt or light means upright, by day. What
+asks for another light of a picture (`relight`) names the light alone.
 """
 
 import re
@@ -76,6 +77,19 @@ def panel(rng: np.random.Generator, subject_row: np.ndarray, context_row: np.nda
     return f"a {who}, {where}" if rng.random() < 0.7 else f"{where}: a {who}"
 
 
+RELIT = "the same picture, only the light changes"
+
+
+def relight(light: str) -> str:
+    """Ask for a picture in another light, in any wording: "the same picture, only the light changes: moonlight"."""
+    return f"{RELIT}: {light}"
+
+
+def lights(value: str) -> list[str]:
+    """List the wordings of a light that can be asked for."""
+    return [wording for wording in WORDINGS["light"][value] if wording]
+
+
 def grid(rng: np.random.Generator, layout: str, relation: str, subjects: np.ndarray, contexts: np.ndarray) -> str:
     """Write the prompt of a grid of subjects (P, S) and contexts (P, C): a summary, then each panel after its tag."""
     if layout == "1x1":
@@ -120,7 +134,9 @@ def describe_all(
 PLAIN_WORDS = {
     *NOUNS,
     *re.findall(
-        r"\w+", "a an the this that same show put place draw it its is stands sits with and at on in by of to now"
+        r"\w+",
+        "a an the this that same show put place draw it its is stands sits with and at on in by of to now "
+        "picture only light changes",
     ),
 }
 
@@ -138,11 +154,13 @@ _SILENT = {"tilt": "upright", "light": "day"}
 def read(text: str) -> dict[str, str]:
     """Read every attribute that a caption settles, {attribute: value}; the inverse of `panel`.
 
-    An attribute that the caption does not mention is absent, except tilt and light: silence means upright, by day.
+    An attribute that the caption does not mention is absent, except tilt and light: silence means upright, by day. What
+    asks for another light (`relight`) settles what it names and nothing else.
     """
     text, found = text.lower(), {}
+    silent = {} if RELIT in text else _SILENT
     for name, finder in FINDERS.items():
-        value = next((value for value, pattern in finder.items() if pattern.search(text)), _SILENT.get(name))
+        value = next((value for value, pattern in finder.items() if pattern.search(text)), silent.get(name))
         if value is not None:
             found[name] = value
     return found

@@ -150,6 +150,8 @@ def spoken(name: str) -> list[str]:
 class ToyboxJudge:
     """A `dsd.curation.judge.Judge` made of the tiny CLIP."""
 
+    constant: ClassVar[Sequence[str]] = tuple(SUBJECT)  # attributes that both pictures of a kept pair share
+    changing: ClassVar[Sequence[str]] = ()  # attributes in which they differ
     scores: ClassVar[Sequence[str]] = ("similarity", "confidence", "agreement")
 
     def __init__(self, path: str = "pkg://dsd.toybox/weights/judge", device: str = "auto") -> None:
@@ -181,32 +183,45 @@ class ToyboxJudge:
         return {name: (scale * features @ words.T).softmax(-1) for name, words in self.words.items()}
 
     def judge(self, references: Sequence[Image.Image], targets: Sequence[Image.Image]) -> list[Judgement]:
-        """Judge pairs by whether every attribute of the subject reads the same."""
+        """Judge pairs by what is read on both pictures: all that is constant the same, all that changes another."""
         if not references:
             return []
         left, right = self.features(references), self.features(targets)
         similarity = (left * right).sum(-1).tolist()
         left_readings, right_readings = self.readings(left), self.readings(right)
-        judgements = []
-        for row in range(len(references)):
-            here = {name: left_readings[name][row] for name in SUBJECT}
-            there = {name: right_readings[name][row] for name in SUBJECT}
-            first = {name: SUBJECT[name][int(p.argmax())] for name, p in here.items()}
-            second = {name: SUBJECT[name][int(p.argmax())] for name, p in there.items()}
-            differing = [f"{n.replace('_', ' ')} {first[n]} and {second[n]}" for n in SUBJECT if first[n] != second[n]]
-            agreement = float(np.prod([float(here[n] @ there[n]) for n in SUBJECT]))
-            confidence = min(float(p.max()) for p in (*here.values(), *there.values()))
-            judgements.append(
-                Judgement(
-                    common_subject=f"a {first['colour']} {first['body']} critter",
-                    reference_description=describe(first),
-                    target_description=describe(second),
-                    same=not differing,
-                    reason="; ".join(differing) or "every attribute reads the same",
-                    scores={"similarity": similarity[row], "confidence": confidence, "agreement": agreement},
-                )
+        return [
+            self.judgement(
+                {name: found[row] for name, found in left_readings.items()},
+                {name: found[row] for name, found in right_readings.items()},
+                similarity[row],
             )
-        return judgements
+            for row in range(len(references))
+        ]
+
+    def judgement(self, here: dict[str, Tensor], there: dict[str, Tensor], similarity: float) -> Judgement:
+        """Judge one pair by the probabilities (K,) of every attribute's values in both pictures."""
+        first, second = (
+            {name: ATTRIBUTES[name][int(p.argmax())] for name, p in found.items()} for found in (here, there)
+        )
+        differing = [
+            f"{n.replace('_', ' ')} {first[n]} and {second[n]}" for n in self.constant if first[n] != second[n]
+        ]
+        unchanged = [f"{n} {first[n]} in both" for n in self.changing if first[n] == second[n]]
+        read = (
+            "every attribute reads the same" if not self.changing else f"only the {' and '.join(self.changing)} differs"
+        )
+        return Judgement(
+            common_subject=f"a {first['colour']} {first['body']} critter",
+            reference_description=describe(first),
+            target_description=describe(second),
+            same=not differing and not unchanged,
+            reason="; ".join(differing + unchanged) or read,
+            scores={
+                "similarity": similarity,
+                "confidence": min(float(found[n].max()) for found in (here, there) for n in self.constant),
+                "agreement": float(np.prod([float(here[n] @ there[n]) for n in self.constant])),
+            },
+        )
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """Write what a prompt for these pictures would say."""
