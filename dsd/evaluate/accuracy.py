@@ -21,7 +21,7 @@ PairKey = tuple[int, int, int]  # grid, first panel < second panel
 
 @dataclass(frozen=True)
 class Judged:
-    """A panel pair of a "same" grid, without direction."""
+    """Two panels that are meant to go together, without direction."""
 
     grid: int
     said_same: bool  # by the judge
@@ -80,14 +80,14 @@ def join(
     grids: Mapping[int, ScoredGrid],
     bounds: Mapping[str, Filter],
 ) -> list[Judged]:
-    """Join the verdicts of "same" grids with what became of the pairs and with the truth.
+    """Join the verdicts on pairs that are meant to go together with what became of the pairs and with the truth.
 
     Pairs excluded as evaluation subjects (`left_out`) are skipped; they say nothing about the judge.
     """
     found = []
     for row in verdicts:
         key = row["grid"], row["first"], row["second"]
-        if grids[row["grid"]].relation != "same" or key in left_out:
+        if not grids[row["grid"]].paired or key in left_out:
             continue
         where = f"verdict on panels {row['first'] + 1} and {row['second'] + 1} of grid {row['grid']}"
         scores, same_subject = scores_of(row["scores"], where), grids[row["grid"]].scores.same_subject

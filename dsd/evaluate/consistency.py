@@ -20,7 +20,7 @@ from dsd.runs.progress import progress
 class ScoredGrid:
     """A grid without its pixels."""
 
-    relation: str
+    paired: bool  # whether its panels are meant to go together in the sense of the measure
     scores: GridScores
 
 
@@ -41,7 +41,10 @@ def score_grids(grids: Dataset, measure: GridMeasure, batch_size: int) -> dict[i
         for start in range(0, len(grids), step):
             rows = list(grids.select(range(start, min(start + step, len(grids)))))
             found = measure([cut(row["image"], row["layout"]) for row in rows], [row["panel_captions"] for row in rows])
-            scored |= {row["index"]: ScoredGrid(row["relation"], one) for row, one in zip(rows, found, strict=True)}
+            scored |= {
+                row["index"]: ScoredGrid(row["relation"] == measure.scale.relation, one)
+                for row, one in zip(rows, found, strict=True)
+            }
             bar.update(sum(sizes[start : start + step]))
     return scored
 
@@ -49,9 +52,12 @@ def score_grids(grids: Dataset, measure: GridMeasure, batch_size: int) -> dict[i
 def measure_teacher(
     grids: Sequence[ScoredGrid], scale: GridScale, num_resamples: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Estimate the numbers of panels, over all grids, and those of panel pairs, over "same" grids. Units are grids."""
+    """Estimate the numbers of panels, over all grids, and those of pairs of panels that are meant to go together.
+
+    Units are grids.
+    """
     weights = unit_weights(rng, len(grids), num_resamples)
-    same = [grid for grid in grids if grid.relation == "same"]
+    same = [grid for grid in grids if grid.paired]
     same_weights = unit_weights(rng, len(same), num_resamples)
     panels, pairs = [grid.scores.panels for grid in grids], [list(grid.scores.pairs.values()) for grid in same]
     return {

@@ -57,6 +57,7 @@ class GridScale:
     chance: Mapping[str, float]  # what guessing scores, by name
     titles: Mapping[str, str]  # what people read in place of a name
     groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # attributes of a subject -> number of values
+    relation: str = "same"  # of the grids whose panels are meant to go together
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class GridScores:
 
     panels: list[Scores]  # of each panel, row by row
     pairs: dict[tuple[int, int], Scores]  # of each two panels, first < second
-    same_subject: dict[tuple[int, int], bool]  # whether both show one subject
+    same_subject: dict[tuple[int, int], bool]  # whether both go together: one subject, or one picture in two lights
     shown: list[Mapping[str, str]] = field(default_factory=list)  # of each panel, the attributes of the scale's groups
 
 

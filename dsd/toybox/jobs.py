@@ -29,7 +29,7 @@ def held_out_jobs(
         raise UserError(f"jobs.relation={relation} is unknown; choose same or relight")
     if relation == "relight" and contexts_per_subject >= len(CONTEXT["light"]):
         raise UserError(
-            f"jobs.contexts_per_subject={contexts_per_subject}: this world has {len(CONTEXT['light'])} lights, so at most "
+            f"jobs.contexts_per_subject={contexts_per_subject}: this world has {len(CONTEXT['light'])} lights, at most "
             f"{len(CONTEXT['light']) - 1} others can be asked for"
         )
     jobs = []

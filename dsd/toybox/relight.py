@@ -134,7 +134,7 @@ def psnr(picture: Image.Image, truth: Image.Image) -> float:
 class RelightGrids(ToyboxGrids):
     """As for grids of one subject; two panels go together where they are aligned and their lights differ."""
 
-    scale = replace(GRID_SCALE, titles=dict(GRID_SCALE.titles))
+    scale = replace(GRID_SCALE, relation="relight")
 
     def __call__(self, panels: Sequence[Sequence[Image.Image]], captions: Sequence[Sequence[str]]) -> list[GridScores]:
         """Score grids, each given by its panels and their captions, row by row."""

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Relighting on the toybox, from grids to report: the student moves nothing and draws the light that is asked for. Half an hour
+# on two cores; run it again, and it goes on where it was.
+#   scripts/relight.sh                        the student, a copy, the base told the light alone, and SDEdit at every strength
+#   scripts/relight.sh ablation               students that differ in one setting, three seeds each
+#   scripts/relight.sh both                   one student for subjects and lights against the specialist of each
+#   scripts/relight.sh train.num_steps=800    an override with a stage's name before it goes to that stage
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/stages.sh
+side_by_side
+out=outputs/relight seeds=(0 1 2) what=relight
+case ${1:-} in ablation | both) what=$1; shift ;; esac
+take_overrides "$@"
+relight() { stage "$1" "experiment=relight/${1/curate/curation}" "${@:2}"; }
+held_out=(jobs=toybox jobs.relation=relight)               # the light alone is named
+told=("${held_out[@]}" jobs.described=true)                # the whole picture is described, as SDEdit needs it
+
+draw() {  # draw NAME OVERRIDE...: the held-out pictures in another light
+  relight infer "${held_out[@]}" "output_dir=$out/$1" "${@:2}"
+}
+student() {  # student ARM SEED OVERRIDE...: train it, and let it draw
+  local from=$out/train/$1/$2
+  relight train "output_dir=$from" "cache_dir=$out/cache" "seed=$2" "${@:3}"
+  draw "results/$1/$2" "adapter=$from"
+}
+each() {  # each ARM OVERRIDE...: every seed of an arm
+  local seed
+  for seed in "${seeds[@]}"; do start student "$1" "$seed" "${@:2}"; done
+}
+results() {  # results ARM...: the folders of every seed, as dsd-evaluate takes them
+  local arm seed found=
+  for arm in "$@"; do
+    for seed in "${seeds[@]}"; do found+="$arm/$seed: $out/results/$arm/$seed, "; done
+  done
+  echo "{${found%, }}"
+}
+
+relight data_gen
+relight curate
+case $what in
+  relight)
+    each student
+    start draw results/copy_paste method=copy_paste
+    start draw results/text_only method=text_only
+    for strength in 0.2 0.4 0.6 0.8; do
+      start relight infer "${told[@]}" method=sdedit "method.strength=$strength" "output_dir=$out/told/sdedit_$strength"
+    done
+    finish
+    start relight infer "${told[@]}" "adapter=$out/train/student/0" "output_dir=$out/told/student"
+    finish
+    relight evaluate
+    relight evaluate "output_dir=$out/against_sdedit" baseline=student "results={student: $out/told/student,
+      sdedit_0.2: $out/told/sdedit_0.2, sdedit_0.4: $out/told/sdedit_0.4, sdedit_0.6: $out/told/sdedit_0.6, sdedit_0.8: $out/told/sdedit_0.8}" ;;
+  ablation)
+    each student
+    each full student.attention=full
+    each shared student.positions=shared
+    each column student.positions=column
+    each no_dropout condition_dropout=0
+    each canvas student=canvas
+    each canvas_target_alone student=canvas reference_loss_weight=0
+    finish
+    relight evaluate "output_dir=$out/ablation" baseline=student \
+      "results=$(results student full shared column no_dropout canvas canvas_target_alone)" ;;
+  both)  # equal steps; needs the demo's pairs
+    subjects() { stage infer experiment=toybox_demo/infer "adapter=$out/train/$1/$2" "output_dir=$out/subjects/$1/$2"; }
+    each student
+    each both data=mixed "data.paths=[outputs/demo/pairs, $out/pairs]" instruction_ratio=0.35
+    each subject pairs=outputs/demo/pairs instruction_ratio=0.2
+    finish
+    for seed in "${seeds[@]}"; do for arm in both subject; do start subjects "$arm" "$seed"; done; done
+    finish
+    relight evaluate "output_dir=$out/both" baseline=student "results=$(results student both subject)"
+    found=; for arm in subject both; do for seed in "${seeds[@]}"; do found+="$arm/$seed: $out/subjects/$arm/$seed, "; done; done
+    stage evaluate "output_dir=$out/both_subjects" baseline=subject "results={${found%, }}" ;;
+esac
