@@ -9,7 +9,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-smoke app gpu study test test-fast test-long test-old test-slurm test-comfyui check docs format clean
+.PHONY: help setup demo demo-smoke app gpu relight study test test-fast test-long test-old test-slurm test-comfyui check docs format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ app: $(STAMP)  ## the web page, on the embedded small FLUX, with the adapters be
 
 gpu: $(STAMP)  ## measure speed and memory on this machine's GPU in ten minutes, without a download
 	@$(WITH_VENV) python scripts/bench/gpu_report.py
+
+relight: $(STAMP)  ## the model that keeps the structure: pictures of the toybox in another light (half an hour)
+	@$(WITH_VENV) bash scripts/relight.sh
 
 study: $(STAMP)  ## the comparison of students, baselines and seeds (hours)
 	@$(WITH_VENV) bash scripts/study.sh

@@ -43,6 +43,9 @@ case $what in
     each student
     start draw results/copy_paste method=copy_paste
     start draw results/text_only method=text_only
+    if [[ -f outputs/demo/train/adapter.safetensors ]]; then
+      start draw results/subject method=student adapter=outputs/demo/train   # the student of `make demo`
+    fi
     for strength in 0.2 0.4 0.6 0.8; do
       start relight infer "${told[@]}" method=sdedit "method.strength=$strength" "output_dir=$out/told/sdedit_$strength"
     done
