@@ -13,8 +13,7 @@ out=outputs/relight seeds=(0 1 2) what=relight
 case ${1:-} in ablation | both) what=$1; shift ;; esac
 take_overrides "$@"
 relight() { stage "$1" "experiment=relight/${1/curate/curation}" "${@:2}"; }
-held_out=(jobs=toybox jobs.relation=relight)               # the light alone is named
-told=("${held_out[@]}" jobs.described=true)                # the whole picture is described, as SDEdit needs it
+held_out=(jobs=toybox jobs.relation=relight)   # the light alone is named; SDEdit needs the whole picture described
 
 draw() {  # draw NAME OVERRIDE...: the held-out pictures in another light
   relight infer "${held_out[@]}" "output_dir=$out/$1" "${@:2}"
@@ -41,31 +40,33 @@ relight curate
 case $what in
   relight)
     each student
-    start draw results/copy_paste method=copy_paste
-    start draw results/text_only method=text_only
-    if [[ -f outputs/demo/train/adapter.safetensors ]]; then
-      start draw results/subject method=student adapter=outputs/demo/train   # the student of `make demo`
-    fi
+    start draw results/copy_paste/0 method=copy_paste
+    start draw results/text_only/0 method=text_only
+    arms=(copy_paste text_only)
     for strength in 0.2 0.4 0.6 0.8; do
-      start relight infer "${told[@]}" method=sdedit "method.strength=$strength" "output_dir=$out/told/sdedit_$strength"
+      start draw "results/sdedit_$strength/0" jobs.described=true method=sdedit "method.strength=$strength"
+      arms+=("sdedit_$strength")
     done
+    if [[ -f outputs/demo/train/adapter.safetensors ]]; then   # what `make demo` trained
+      start draw results/subject/0 adapter=outputs/demo/train
+      arms+=(subject)
+    fi
     finish
-    start relight infer "${told[@]}" "adapter=$out/train/student/0" "output_dir=$out/told/student"
-    finish
-    relight evaluate
-    relight evaluate "output_dir=$out/against_sdedit" baseline=student "results={student: $out/told/student,
-      sdedit_0.2: $out/told/sdedit_0.2, sdedit_0.4: $out/told/sdedit_0.4, sdedit_0.6: $out/told/sdedit_0.6, sdedit_0.8: $out/told/sdedit_0.8}" ;;
+    found=$(results student)
+    for arm in "${arms[@]}"; do found="${found%\}}, $arm/0: $out/results/$arm/0}"; done
+    relight evaluate baseline=student "results=$found" ;;
   ablation)
     each student
     each full student.attention=full
     each shared student.positions=shared
     each column student.positions=column
-    each no_dropout condition_dropout=0
+    each dropout condition_dropout=0.1
+    each described instruction_ratio=0.5
     each canvas student=canvas
     each canvas_target_alone student=canvas reference_loss_weight=0
     finish
     relight evaluate "output_dir=$out/ablation" baseline=student \
-      "results=$(results student full shared column no_dropout canvas canvas_target_alone)" ;;
+      "results=$(results student full shared column dropout described canvas canvas_target_alone)" ;;
   both)  # equal steps; needs the demo's pairs
     subjects() { stage infer experiment=toybox_demo/infer "adapter=$out/train/$1/$2" "output_dir=$out/subjects/$1/$2"; }
     each student
