@@ -43,15 +43,14 @@ class Drift:
     ) -> None:
         """`checkpoint` and `layers` are the network's."""
         self.geometry = (Flow(), Edges())
-        self.reflectance = None
-        names: tuple[str, ...] = ("drift", "drift_p95", "edge_f1")
-        lower, explained = ("drift", "drift_p95"), MOVED
+        self.reflectance: ReflectanceDistance | None = None
+        more: tuple[str, ...] = ()
         if features is not None:
-            self.reflectance = ReflectanceDistance(features, checkpoint, layers, device=device)
-            names, lower, explained = (*names, "reflectance"), (*lower, "reflectance"), MOVED + REPAINTED
+            self.reflectance, more = ReflectanceDistance(features, checkpoint, layers, device=device), ("reflectance",)
         self.scale = Scale(
-            names, headline="drift", explained=explained, unit="pixels", lower=lower,
-            units={"edge_f1": "F1 of edges", "reflectance": "distance of reflectance"},
+            ("drift", "drift_p95", "edge_f1", *more), headline="drift", explained=MOVED + (REPAINTED if more else ""),
+            unit="pixels", units={"edge_f1": "F1 of edges", "reflectance": "distance of reflectance"},
+            lower=("drift", "drift_p95", *more),
         )  # fmt: skip
 
     def objection(self, prompt: str, truth: str) -> str:

@@ -41,7 +41,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def table_of(run, folder: Path, out: Path, *more: str) -> dict[str, dict[str, str]]:
     """The rows of the drift table by arm."""
     run("evaluate", f"results={{still: {folder / 'still'}, moving: {folder / 'moving'}}}", "jobs=folder",
-        f"jobs.path={folder / 'references'}", "jobs.prompt=golden hour, low light from the left", f"output_dir={out}",
+        f"jobs.path={folder / 'references'}", "jobs.prompt=golden hour", f"output_dir={out}",
         "baseline=moving", "num_resamples=200", "device=cpu", *more)  # fmt: skip
     header, *rows = csv.reader((out / "tables" / "arms-drift.csv").read_text().splitlines())
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
