@@ -39,7 +39,8 @@ def plot_arms(axes: "Axes", arms: Mapping[str, Any], scale: Mapping[str, Any], n
     if names[0] in scale["chance"]:
         axes.axvline(scale["chance"][names[0]], color=COLOURS[0], linestyle=":", linewidth=1.2, zorder=0,
                      label=f"{title(names[0])} by chance")  # fmt: skip
-    for shift, name, colour in zip(np.linspace(-0.2, 0.2, len(names)), names, COLOURS, strict=False):
+    spread = 0.2 if len(names) > 1 else 0.0
+    for shift, name, colour in zip(np.linspace(-spread, spread, len(names)), names, COLOURS, strict=False):
         plot_name(axes, arms, name, column(name, scale), colour, np.arange(len(arms)) + shift)
     ends = [arm[name][end] for arm in arms.values() for name in names for end in ("low", "high")]
     known = [end for end in ends if end is not None]
