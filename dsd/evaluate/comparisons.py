@@ -55,11 +55,12 @@ def compare(
 
 
 def wins(ours: Runs, theirs: Runs, names: Names, weights: np.ndarray, units: Mapping[str, int]) -> dict[str, Any]:
-    """Estimate the share of subjects on which one arm's number is above the other's."""
+    """Estimate the share of subjects on which one arm's number is better than the other's."""
     first, second = by_unit(ours, units, names), by_unit(theirs, units, names)
     known = np.isfinite(first) & np.isfinite(second)
     tied = np.isclose(first, second, rtol=0, atol=1e-9)
-    won = np.where(known, np.where(tied, 0.5, first > second), 0.0)
+    better = first < second if names.compared in names.lower else first > second
+    won = np.where(known, np.where(tied, 0.5, better), 0.0)
     number = int(known.sum())
     return {"won": estimate(share(weights, won, known), number), "subjects": number}
 

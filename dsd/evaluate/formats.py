@@ -10,7 +10,7 @@ INTERVAL = re.compile(r"^(?P<value>[-\d.]+) \[(?P<low>[-\d.]+), (?P<high>[-\d.]+
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "×": r"$\times$", "−": r"$-$", "≥": r"$\geq$",
-    "≤": r"$\leq$", "±": r"$\pm$", "–": "--",
+    "≤": r"$\leq$", "±": r"$\pm$", "↓": r"$\downarrow$", "–": "--",
 }  # fmt: skip
 
 

@@ -18,11 +18,12 @@ LARGEST = 256  # pixels; larger pictures are shown smaller
 
 
 def gallery(
-    results: Mapping[str, Dataset], scored: Mapping[str, Sequence[Scored]], names: Sequence[str]
-) -> dict[str, Any]:
+    results: Mapping[str, Dataset], scored: Mapping[str, Sequence[Scored]], names: Sequence[str],
+    lower: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Show every job of all arms, or as many as the bound allows, evenly spaced: what nobody chose.
 
-    Of an arm with several runs the first is shown.
+    Of an arm with several runs the first is shown. `lower` are the names of which less is better.
     """
     shown = first_runs(results)
     jobs = jobs_of({arm: scored[run] for arm, run in shown.items()})
@@ -31,6 +32,7 @@ def gallery(
     cards = [card(jobs[i], shown, results, scored, names) for i in spread(len(jobs), fitting)]
     return {
         "cards": cards, "jobs": len(jobs), "arms": list(shown), "numbers": list(names),
+        "lower": list(lower),
         "categories": sorted({card["category"] for card in cards} - {""}),
         "kinds": sorted({card["kind"] for card in cards} - {""}),
     }  # fmt: skip

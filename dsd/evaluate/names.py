@@ -26,6 +26,7 @@ class Names:
     products: Mapping[str, tuple[str, ...]]
     compared: str
     by_kind: tuple[str, ...] = ()
+    lower: tuple[str, ...] = ()  # of which less is better
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -42,6 +43,7 @@ def all_names(scales: Iterable[Scale]) -> Names:
         products={name: factors for scale in every for name, factors in scale.products.items()},
         compared=every[0].headline,
         by_kind=tuple(name for scale in every for name in scale.by_kind),
+        lower=tuple(name for scale in every for name in scale.lower),
     )
 
 

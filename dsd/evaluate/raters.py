@@ -147,6 +147,7 @@ def compare_rankings(folder: str, measures: Mapping[str, Measure], num_resamples
     rankings = human.read_rankings(folder)
     announce(measures, sum(len(unread.row.comp_images) for unread in rankings))
     names = [n for measure in measures.values() for n in measure.scale.names if n not in measure.scale.products]
+    lower = {name for measure in measures.values() for name in measure.scale.lower}
     agreed: dict[str, list[tuple[str, dict[str, float]]]] = {name: [] for name in names}
     with progress(len(rankings), "rankings", "ranking") as bar:
         for start in range(0, len(rankings), BATCH):
@@ -155,7 +156,8 @@ def compare_rankings(folder: str, measures: Mapping[str, Measure], num_resamples
             for ranking in some:
                 rows = [next(scores) for _ in ranking.drawings]
                 for name in (name for name in names if all(name in row for row in rows)):
-                    one = ranking_agreement([row[name] for row in rows], ranking.best_first)
+                    sign = -1 if name in lower else 1
+                    one = ranking_agreement([sign * row[name] for row in rows], ranking.best_first)
                     agreed[name].append((ranking.unit, one))
             bar.update(len(some))
     refuse_unanswered(measures)

@@ -112,7 +112,7 @@ def remembered(described: Mapping[str, Any]) -> Remembered:
     def plain(value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
-    scale = {f.name: plain(described[f.name]) for f in fields(Scale)}
+    scale = {f.name: plain(described[f.name]) for f in fields(Scale) if f.name in described}
     scale["products"] = {name: tuple(factors) for name, factors in scale["products"].items()}
     checked = described["self_check"]
     return Remembered(Scale(**scale), SelfCheck(**checked) if checked else None)

@@ -41,7 +41,7 @@ def write_report(
         runs=inputs.runs,
         grids=grid_cards(inputs, grids),
         reasons=rejection_cards(inputs.rejected) if inputs.rejected is not None else [],
-        gallery=gallery(inputs.results, scored, shown_names(summary)),
+        gallery=gallery(inputs.results, scored, shown_names(summary), lower_names(summary)),
         measures_plot=svg_uri(measures_figure(summary)),
         loss_plot=svg_uri(loss_figure(inputs.metrics)) if inputs.metrics else "",
         tables=table.tables(summary),
@@ -56,6 +56,11 @@ def shown_names(summary: Mapping[str, Any]) -> list[str]:
         for name in scale["plotted"] or scale["names"]
         if name not in scale["products"]
     ]
+
+
+def lower_names(summary: Mapping[str, Any]) -> list[str]:
+    """The numbers of which less is better."""
+    return [name for scale in summary["measures"].values() for name in scale["lower"]]
 
 
 def grid_cards(inputs: Inputs, grids: Mapping[int, ScoredGrid]) -> list[dict[str, Any]]:

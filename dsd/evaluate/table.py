@@ -7,6 +7,7 @@ from dsd.evaluate.judged import missing_of, with_cards
 from dsd.metrics.intervals import Estimate
 
 Rows = list[list[str]]  # the first row is the header
+LESS = "↓"  # marks a number of which less is better
 SAID = {  # who says "same"
     "kept": "kept (judge and selection)",
     "verdict_same": "the judge says same",
@@ -27,6 +28,11 @@ def number(estimate: Estimate | float | None) -> str:
 def title(name: str) -> str:
     """Write a name as people read it: "student - text_only" -> "student − text only", "CPxPF" -> "CP × PF"."""
     return name.replace("CPxPF", "CP × PF").replace("_", " ").replace(" - ", " − ")
+
+
+def column(name: str, scale: Mapping[str, Any]) -> str:
+    """Write a name as the header of a column: "drift ↓" where less is better."""
+    return title(name) + (f" {LESS}" if name in scale["lower"] else "")
 
 
 def tables(summary: Mapping[str, Any]) -> dict[str, Rows]:
@@ -55,7 +61,7 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Rows]:
 def arms_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
     """A row for each arm, and one for what guessing scores."""
     names = scale["names"]
-    header = ["arm", "runs", "pictures", *map(title, names)]
+    header = ["arm", "runs", "pictures", *(column(name, scale) for name in names)]
     arms = [
         [title(arm), str(len(row["runs"])), counted(row, names), *(number(row[name]) for name in names)]
         for arm, row in summary["arms"].items()
@@ -79,8 +85,9 @@ def columns_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
     names = [name for name in scale["names"] if name in by]
     header = ["arm"]
     for name in names:
-        header += [f"{title(name)} {title(column)}" for column in by[name]["columns"]]
-        header += [f"{title(name)} over pictures", f"{title(name)} over columns"]
+        said = column(name, scale)
+        header += [f"{said} {title(kind)}" for kind in by[name]["columns"]]
+        header += [f"{said} over pictures", f"{said} over columns"]
     rows = []
     for arm, row in arms.items():
         cells = [title(arm)]
@@ -135,7 +142,7 @@ def repeat_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
         cells = [number(row[n]["value"]) + (f" ± {d:.3f}" if (d := row["deviation"][n]) is not None else "")
                  for n in scale["names"]]  # fmt: skip
         rows.append([title(arm), str(len(row["runs"])), *cells])
-    return [["mean ± deviation over runs", "runs", *map(title, scale["names"])], *rows]
+    return [["mean ± deviation over runs", "runs", *(column(name, scale) for name in scale["names"])], *rows]
 
 
 def coverage_rows(coverage: Mapping[str, Mapping[str, int]]) -> Rows:
@@ -151,7 +158,7 @@ def part_rows(summary: Mapping[str, Any], scale: Mapping[str, Any]) -> Rows:
     """A row for each arm with the numbers of single attributes."""
     names = scale["parts"]
     arms = [[title(arm), *(number(row["attributes"][n]) for n in names)] for arm, row in summary["arms"].items()]
-    return [["preserved", *map(title, names)], *arms, *chance_rows(scale, names, [])]
+    return [["preserved", *(column(name, scale) for name in names)], *arms, *chance_rows(scale, names, [])]
 
 
 def chance_rows(scale: Mapping[str, Any], names: Sequence[str], between: list[str]) -> Rows:
@@ -167,10 +174,9 @@ def comparison_rows(summary: Mapping[str, Any]) -> Rows:
          "yes" if found["apart"] else "no"]
         for name, found in summary["comparisons"].items()
     ]  # fmt: skip
-    return [
-        [f"{title(summary['compared'])} of", "value", "common jobs", "subjects", "subjects won", "told apart"],
-        *rows,
-    ]
+    scale = next(scale for scale in summary["measures"].values() if summary["compared"] in scale["names"])
+    compared = f"{column(summary['compared'], scale)} of"
+    return [[compared, "value", "common jobs", "subjects", "subjects won", "told apart"], *rows]
 
 
 def teacher_rows(teacher: Mapping[str, Any]) -> Rows:

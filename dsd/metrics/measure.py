@@ -32,12 +32,14 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Scale:
-    """The names of a measure's numbers and how to read them. Higher is better."""
+    """The names of a measure's numbers and how to read them. More is better, but for the names in `lower`."""
 
     names: tuple[str, ...]  # columns of the main table, in order, products included
     headline: str  # the name by which two methods are compared
     explained: str  # what the names mean, in a few plain sentences, for the report
     unit: str = ""  # what the numbers count, the label of the plot's axis
+    units: Mapping[str, str] = field(default_factory=dict)  # by name, where another one; these have a plot of their own
+    lower: tuple[str, ...] = ()  # names of which less is better, such as an error
     plotted: tuple[str, ...] = ()  # names that the plot shows; (): all of them
     parts: tuple[str, ...] = ()  # numbers of single attributes, in a table of their own
     products: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # product of means: {"CPxPF": ("CP", "PF")}

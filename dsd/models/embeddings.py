@@ -56,6 +56,21 @@ class TransformersFeatures:
         raise NotImplementedError
 
 
+def load_timm(model: str, checkpoint: str | None = None) -> Any:
+    """Load a network of timm without its head, with the published weights or those of a safetensors file."""
+    import timm
+    from safetensors import SafetensorError
+
+    own = {"file": checkpoint, "hf_hub_id": None}
+    overlay: dict[str, Any] = {"pretrained_cfg_overlay": own} if checkpoint else {}
+    if checkpoint and not checkpoint.endswith(".safetensors"):
+        raise UserError(f"features.checkpoint={checkpoint}: a safetensors file is needed")
+    try:
+        return timm.create_model(model, pretrained=True, num_classes=0, **overlay)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"features.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
 class TimmFeatures:
     """The pooled features of a vision model of timm: DINO, and any other that timm or a "hf-hub:" id names.
 
@@ -66,20 +81,10 @@ class TimmFeatures:
 
     def __init__(self, name: str, model: str, checkpoint: str | None = None, device: str = "auto") -> None:
         import timm
-        from safetensors import SafetensorError
 
         self.name, self.device = name, to_device(device)
-        own = {"file": checkpoint, "hf_hub_id": None}
-        overlay: dict[str, Any] = {"pretrained_cfg_overlay": own} if checkpoint else {}
         data: Any = timm.data  # it ships no types
-        if checkpoint and not checkpoint.endswith(".safetensors"):
-            raise UserError(f"features.checkpoint={checkpoint}: a safetensors file is needed")
-        try:
-            network = timm.create_model(model, pretrained=True, num_classes=0, **overlay)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise UserError(
-                f"features.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}"
-            ) from error
+        network = load_timm(model, checkpoint)
         settings = data.resolve_model_data_config(network)
         self.transform = data.create_transform(**settings, is_training=False)
         self.network = network.to(self.device).eval()

@@ -69,7 +69,10 @@ def page(tmp_path) -> Path:
     scored = {"student": scored_of(12, reasons=True), "zero_shot": scored_of(12, shift=0.1)}
     summary = {"arms": {}, "measures": {}, "comparisons": {}, "curation": None, "teacher": None, "left_out": "",
                "config_hash": "c0ffee", "compared": "CP"}  # fmt: skip
-    found = gallery({"student": run_of(12, others=1), "zero_shot": run_of(12)}, scored, ["CP"])
+    for jobs in scored.values():
+        jobs[:] = [replace(job, scores=job.scores | {"error": job.scores["CP"]}) for job in jobs]
+    runs = {"student": run_of(12, others=1), "zero_shot": run_of(12)}
+    found = gallery(runs, scored, ["CP", "error"], lower=["error"])
     write_page(
         tmp_path / "report.html", shown_template(), number=number, title=title, summary=summary, runs=[], grids=[],
         reasons=[], gallery=found, measures_plot="data:image/svg+xml,<svg/>", loss_plot="", tables={},
@@ -112,6 +115,11 @@ def test_filters_are_clicked(page) -> None:
         assert jobs() == [2, 6, 10]
         tab.locator("#order").select_option("best")
         assert jobs() == [10, 6, 2]
+        tab.locator("#number").select_option("error")
+        assert jobs() == [2, 6, 10], "of an error less is better"
+        tab.locator("#order").select_option("worst")
+        assert jobs() == [10, 6, 2]
+        tab.locator("#number").select_option("CP")
         tab.locator("#category").select_option("")
         tab.locator("#kind").select_option("")
         tab.locator("#order").select_option("worst")

