@@ -47,7 +47,7 @@ class About(BaseModel):
 
     kind: Literal["canvas", "tokens"] = "canvas"
     family: Literal["flux1", "flux2", "z_image"] = "flux1"
-    positions: Literal["column", "diagonal", "kontext", "flux2", "z_image"] = "column"
+    positions: Literal["column", "diagonal", "kontext", "flux2", "shared", "z_image"] = "column"
     attention: Literal["cached", "full"] | None = None
 
 

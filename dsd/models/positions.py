@@ -36,8 +36,15 @@ def flux2(rows: int, columns: int, num: int) -> tuple[Tensor, Tensor]:
     return grid(rows, columns), _together([grid(rows, columns, index=10 * (k + 1)) for k in range(num)])
 
 
+def shared(rows: int, columns: int, num: int) -> tuple[Tensor, Tensor]:
+    """Give each reference the target's own ids: for edits that move nothing. No stock pipeline places them so."""
+    return grid(rows, columns), _together([grid(rows, columns)] * num)
+
+
 # Z-Image places pictures by itself and only wants to know which is which.
-RULES = {"column": column, "diagonal": diagonal, "kontext": kontext, "flux2": flux2, "z_image": kontext}
+RULES = {
+    "column": column, "diagonal": diagonal, "kontext": kontext, "flux2": flux2, "shared": shared, "z_image": kontext,
+}  # fmt: skip
 
 
 def _together(pictures: list[Tensor]) -> Tensor:

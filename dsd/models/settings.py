@@ -42,7 +42,7 @@ class StudentSettings:
 
     kind: Kind = setting("canvas (the paper's: two panels, wide input) or tokens (references beside what is drawn)")
     positions: str | None = setting(
-        "rule of the position ids: column, diagonal (UNO), kontext or flux2; null: the kind's and the family's own",
+        "rule of the position ids: column, diagonal (UNO), kontext, flux2 or shared; null: the kind's or the family's",
         None,
     )
     attention: Attention | None = setting(

@@ -84,6 +84,23 @@ def test_every_reference_is_seen_and_a_batch_changes_nothing(base, family, atten
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", CACHED)
+@pytest.mark.parametrize("attention", ["full", "cached"])
+def test_references_may_share_the_places_of_what_is_drawn(base, family, attention) -> None:
+    student = student_over(base, attention, "shared")
+    noisy, sigmas, conditions, canvas = inputs(student, base, num_references=2)
+    drawn, *references = student.ids(canvas, conditions.cond_latents.shape[1]).split(canvas.num_tokens)
+    assert len(references) == 2
+    assert all(torch.equal(ids, drawn) for ids in references)
+    kept = Kept()
+    denoise = student.denoiser(conditions, canvas, 3.5, kept)
+    first = denoise(noisy, sigmas)
+    assert torch.equal(denoise(noisy, sigmas), first)
+    changed = Conditions(conditions.cond_latents.flip(1), conditions.text)
+    assert not torch.equal(student.velocity(noisy, sigmas, changed, canvas, 3.5), first), "it still sees them"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", CACHED)
 def test_the_memory_is_exact_and_knows_neither_noise_nor_text(base, family) -> None:
     student = student_over(base, "cached")
     noisy, sigmas, conditions, canvas = inputs(student, base)
@@ -212,6 +229,7 @@ def test_the_untrained_adapter_changes_nothing(base, family) -> None:
 @pytest.mark.parametrize(("family", "asked", "words"), [
     ("flux2", {"kind": "canvas"}, "flux2 takes student=tokens"),
     ("flux1", {"kind": "tokens", "positions": "flux2"}, "student.positions=flux2 is unknown to flux1"),
+    ("z_image", {"kind": "tokens", "positions": "shared"}, "student.positions=shared is unknown to z_image"),
     ("z_image", {"kind": "tokens", "attention": "cached"}, "student.attention=cached is unknown to z_image"),
     ("flux1", {"kind": "canvas", "positions": "kontext"}, "student.positions=kontext is unknown to canvas"),
 ])  # fmt: skip

@@ -24,7 +24,7 @@ class Flux1(PackedLatents, TwoKindsOfBlocks):
     """FLUX.1-dev and its like; see `dsd.models.families.Family`."""
 
     name: str = "flux1"
-    positions: tuple[str, ...] = ("kontext", "column", "diagonal")
+    positions: tuple[str, ...] = ("kontext", "column", "diagonal", "shared")
     attentions: tuple[str, ...] = ("cached", "full")
     blocks_at: str = BLOCKS
     precomputable: bool = True  # whether `dsd.pipeline.precompute` knows its modulations

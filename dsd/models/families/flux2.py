@@ -29,7 +29,7 @@ class Flux2(TwoKindsOfBlocks, OneLanguageModel):
 
     thinking: ClassVar[bool] = False
     name: str = "flux2"
-    positions: tuple[str, ...] = ("flux2", "column", "diagonal", "kontext")
+    positions: tuple[str, ...] = ("flux2", "column", "diagonal", "kontext", "shared")
     attentions: tuple[str, ...] = ("cached", "full")
     blocks_at: str = BLOCKS
     precomputable: bool = False  # whether `dsd.pipeline.precompute` knows its modulations
