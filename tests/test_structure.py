@@ -35,11 +35,12 @@ ROOMS = {
     "__init__": GROUND | {"runs", "models", "pipeline"},  # the library's face, imported when used
     "runs": GROUND,
     "models": GROUND | {"runs"},
-    "metrics": GROUND | {"runs", "models", "chat"},
+    "geometry": GROUND | {"runs", "models"},
+    "metrics": GROUND | {"runs", "models", "chat", "geometry"},
     "chat": GROUND | {"runs", "models"},
     "pipeline": GROUND | {"runs", "models"},
     "benchmarks": GROUND | {"runs", "models", "pipeline"},
-    **dict.fromkeys(STAGES, GROUND | {"runs", "models", "metrics", "chat", "pipeline", "benchmarks"}),
+    **dict.fromkeys(STAGES, GROUND | {"runs", "models", "metrics", "chat", "pipeline", "benchmarks", "geometry"}),
     "publish": GROUND | {"runs", "models", "pipeline", "benchmarks"},
     "app": GROUND | {"runs", "models", "pipeline", "chat", "infer", "curation"},  # draws and shows what stages made
 }
@@ -141,7 +142,7 @@ def test_a_config_names_no_other_stage(stage: str) -> None:
         for _, node in targets(OmegaConf.to_container(cfg, resolve=False))
         if node["_target_"].startswith("dsd.")
     }
-    assert named <= {stage, "runs", "models", "metrics", "chat", "pipeline", "benchmarks", "toybox", "flow"}
+    assert named <= {stage, "runs", "models", "metrics", "chat", "pipeline", "benchmarks", "geometry", "toybox", "flow"}
 
 
 def choices(stage: str) -> Iterator[tuple[str, str]]:
