@@ -5,6 +5,7 @@ It is what people use without any training: image-to-image of every interface. T
 
 from collections.abc import Sequence
 from inspect import signature
+from math import ceil
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ from dsd.pipeline.prompt_encoding import text_of
 
 
 class SDEdit:
-    """The base's image-to-image at a strength: the noise level at which it begins, 0 < strength <= 1."""
+    """The base's image-to-image at a strength: the share of the steps that is drawn, 0 < strength <= 1.
+
+    diffusers draws whole steps and rounds their number up: of 5 steps, strengths 0.3 and 0.4 both draw 2.
+    """
 
     most_references = None
 
@@ -52,13 +56,13 @@ class SDEdit:
 
 
 def refuse_strength(strength: object, steps: int) -> None:
-    """Raise UserError where a strength is none, or leaves no step to draw."""
+    """Raise UserError where a strength is none, or stands for less than one step."""
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
         raise UserError(f"method.strength={strength}: a number above 0 and at most 1 is needed")
     if int(steps * strength) < 1:
         raise UserError(
-            f"method.strength={strength} leaves none of {steps} steps; raise it to {1 / steps:.2g}, or raise "
-            "settings.num_inference_steps"
+            f"method.strength={strength} is less than one of {steps} steps; raise it to {ceil(1000 / steps) / 1000}, "
+            "or raise settings.num_inference_steps"
         )
 
 
@@ -68,9 +72,8 @@ def image_to_image(pipeline: Any, path: str) -> Any:
         found = AutoPipelineForImage2Image.from_pipe(pipeline)
     except ValueError:
         found = None
-    if (
-        found is None or "strength" not in signature(type(found).__call__).parameters
-    ):  # FLUX.2's takes references instead
+    takes_strength = found is not None and "strength" in signature(type(found).__call__).parameters
+    if not takes_strength:  # FLUX.2's takes references instead
         raise UserError(
             f"method=sdedit: diffusers has no image-to-image pipeline with a strength for model.path={path}, a "
             f"{class_of(path)}"

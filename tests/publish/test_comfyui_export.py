@@ -131,6 +131,14 @@ def test_a_student_with_tokens_becomes_an_ordinary_lora(call, token_adapter, tmp
             "positions=column of flux1",
         ),
         ({"kind": "tokens", "family": "flux2", "positions": "kontext", "attention": "full"}, "kontext of flux2"),
+        (
+            {"kind": "tokens", "family": "flux1", "positions": "shared", "attention": "full"},
+            "positions=shared of flux1",
+        ),
+        (
+            {"kind": "tokens", "family": "flux2", "positions": "shared", "attention": "full"},
+            "positions=shared of flux2",
+        ),
         ({"kind": "tokens", "family": "z_image", "positions": "z_image", "attention": "full"}, "z_image"),
         ({"kind": "tokens", "family": "flux1", "positions": "kontext", "attention": "cached"}, "attention=cached"),
     ],
