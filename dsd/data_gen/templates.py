@@ -1,6 +1,7 @@
 """Grid prompts without a language model: subjects and contexts of a list, filled into a template."""
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from dsd.data_gen.prompts import PromptSource
 from dsd.errors import UserError
 from dsd.io.records import RELATIONS, Prompt, layout_shape
 
@@ -34,20 +36,14 @@ class TemplatePrompts:
         self.rows, self.columns = layout_shape(layout)
         if relation not in RELATIONS:
             raise UserError(f"prompts.relation={relation}: choose one of {', '.join(RELATIONS)}")
-        known = words("subjects")
-        if unknown := set(categories or ()) - set(known):
-            raise UserError(f"prompts.categories: unknown {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+        if relation == "relight":
+            raise UserError("prompts.relation=relight: these prompts change the context; choose prompts=lights")
         self.layout, self.relation, self.seed, self.grid, self.panel = layout, relation, seed, grid, panel
-        self.subjects = [(noun, text) for noun in categories or known for text in known[noun]]
-        try:
-            self(0)
-        except (KeyError, IndexError) as error:
-            raise UserError(f"prompts.grid or prompts.panel: unknown field {error}") from error
+        self.subjects = subjects_of(categories)
+        refuse_unknown_fields(self)
 
     def __call__(self, index: int) -> Prompt:
-        turn, place_in_turn = divmod(index, len(self.subjects))
-        order = np.random.default_rng((self.seed, 0, turn)).permutation(len(self.subjects))
-        noun, subject = self.subjects[order[place_in_turn]]
+        noun, subject = subject_at(self.subjects, self.seed, index)
         rng, num = np.random.default_rng((self.seed, 1, index)), self.rows * self.columns
         contexts = words("contexts")
         places = rng.choice(contexts["surface" if noun in ON_SURFACES else "place"], num, replace=False)
@@ -69,6 +65,29 @@ class TemplatePrompts:
             relation=self.relation,
             source=f"list of subjects, seed {self.seed}",
         )
+
+
+def subjects_of(categories: Sequence[str] | None) -> list[tuple[str, str]]:
+    """List (category, subject); null is all categories. UserError names those that are unknown."""
+    known = words("subjects")
+    if unknown := set(categories or ()) - set(known):
+        raise UserError(f"prompts.categories: unknown {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    return [(noun, text) for noun in categories or known for text in known[noun]]
+
+
+def subject_at(subjects: Sequence[tuple[str, str]], seed: int, index: int) -> tuple[str, str]:
+    """Choose the subject of a position; every one is used once before one is used again."""
+    turn, place_in_turn = divmod(index, len(subjects))
+    order = np.random.default_rng((seed, 0, turn)).permutation(len(subjects))
+    return subjects[int(order[place_in_turn])]
+
+
+def refuse_unknown_fields(source: PromptSource) -> None:
+    """Raise UserError where the templates of a source have a field that it does not fill in."""
+    try:
+        source(0)
+    except (KeyError, IndexError) as error:
+        raise UserError(f"prompts.grid or prompts.panel: unknown field {error}") from error
 
 
 @cache

@@ -10,6 +10,7 @@ from omegaconf import MISSING, DictConfig, ListConfig
 from dsd.errors import UserError
 from dsd.io.files import resolve
 from dsd.io.hub import names_repo
+from dsd.lights import preset
 from dsd.models.settings import GGUF_KINDS, MOST_REFERENCES, ModelSettings, Quantization
 from dsd.runs.settings import ShardSettings, check_path, setting
 
@@ -115,6 +116,7 @@ class InferSettings(WeightSettings, ShardSettings):
     )
     image: Any = setting("a reference; for a student with reference tokens also several: [a.png,b.png]", None)
     prompt: str | None = setting("what to draw of it", None)
+    preset: str | None = setting("a light or style of dsd/lights.yaml in place of a prompt: golden_hour", None)
     output: str | None = setting("file of the one picture; null: a name in output_dir", None, changes_results=False)
     seed: int = setting("of the first picture's noise", least=0, most=2**63 - 1)
     batch_size: int = setting(
@@ -184,13 +186,21 @@ def images_of(image: Any) -> list[str]:
     return images
 
 
+def prompt_of(cfg: DictConfig) -> str:
+    """Give the prompt of a single picture: as it is, or the phrase of a preset. UserError where that is unknown."""
+    said: str = cfg.prompt if cfg.preset is None else preset(cfg.preset)
+    return said
+
+
 def check_sources(cfg: DictConfig) -> None:
     """Refuse a run without a picture and a prompt, or without jobs."""
     if cfg.jobs:
         return
-    if cfg.image is None or cfg.prompt is None:
+    if cfg.prompt is not None and cfg.preset is not None:
+        raise UserError(f"prompt={cfg.prompt} and preset={cfg.preset}: give one of them")
+    if cfg.image is None or (cfg.prompt is None and cfg.preset is None):
         raise UserError("nothing to draw: give image=reference.png prompt='...', or jobs=folder|jsonl|parquet|toybox")
-    if not cfg.prompt.strip():
+    if not prompt_of(cfg).strip():
         raise UserError("prompt is empty; say what to draw")
     for image in images_of(cfg.image):
         if not Path(image).is_file():

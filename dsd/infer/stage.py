@@ -15,7 +15,7 @@ from dsd.infer.enhance import Enhancer
 from dsd.infer.methods import Method, Parts, refuse_step_cache, weighted
 from dsd.infer.methods import Student as DrawnByStudent
 from dsd.infer.output import overview, save_pictures
-from dsd.infer.settings import images_of
+from dsd.infer.settings import images_of, prompt_of
 from dsd.infer.weights import fetch
 from dsd.io.files import refuse_unwritable, resolve
 from dsd.io.pictures import picture_format, read_picture, save_picture
@@ -59,9 +59,10 @@ def draw_one(cfg: DictConfig, watch: Stopwatch) -> None:
     if path.is_dir():
         raise UserError(f"output={path} is a folder; end the name with .png")
     refuse_unwritable(path)
-    prompt = make_enhancer(cfg)(references[0], cfg.prompt)
+    asked_for = prompt_of(cfg)
+    prompt = make_enhancer(cfg)(references[0], asked_for)
     (picture,) = make_method(cfg, False, watch)([references], [prompt], [cfg.seed])
-    asked = {"asked": cfg.prompt} if prompt != cfg.prompt else {}
+    asked = {"asked": asked_for} if prompt != asked_for else {}
     with watch.part("write"):
         save_picture(picture, path, prompt, cfg.seed, plain(cfg)["settings"] | asked)
     if in_multirun():  # every job has a folder of its own, which the overview reads
@@ -170,5 +171,5 @@ def adapter_file(path: str) -> Path:
 def picture_name(cfg: DictConfig) -> str:
     """Name a picture by its reference's file name and by everything that was asked."""
     images = images_of(cfg.image)
-    asked = f"{' '.join(map(fingerprint, images))} {cfg.prompt} {cfg.seed} {plain(cfg)['settings']}"
+    asked = f"{' '.join(map(fingerprint, images))} {prompt_of(cfg)} {cfg.seed} {plain(cfg)['settings']}"
     return f"{Path(images[0]).stem}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.png"
