@@ -1,4 +1,4 @@
-"""Lights, times, weathers, seasons, materials and styles as people ask for them; the list is lights.yaml beside this."""
+"""Lights, times, weathers, seasons, materials and styles as people ask for them: the list of lights.yaml."""
 
 from functools import cache
 from importlib.resources import files

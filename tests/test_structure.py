@@ -34,13 +34,16 @@ ROOMS = {
     **dict.fromkeys(GROUND, GROUND),
     "__init__": GROUND | {"runs", "models", "pipeline"},  # the library's face, imported when used
     "runs": GROUND,
+    "lights": GROUND | {"runs"},  # the list of lights, which data generation and drawing share
     "models": GROUND | {"runs"},
     "geometry": GROUND | {"runs", "models"},
     "metrics": GROUND | {"runs", "models", "chat", "geometry"},
     "chat": GROUND | {"runs", "models"},
     "pipeline": GROUND | {"runs", "models"},
     "benchmarks": GROUND | {"runs", "models", "pipeline"},
-    **dict.fromkeys(STAGES, GROUND | {"runs", "models", "metrics", "chat", "pipeline", "benchmarks", "geometry"}),
+    **dict.fromkeys(
+        STAGES, GROUND | {"runs", "models", "metrics", "chat", "pipeline", "benchmarks", "geometry", "lights"}
+    ),
     "publish": GROUND | {"runs", "models", "pipeline", "benchmarks"},
     "app": GROUND | {"runs", "models", "pipeline", "chat", "infer", "curation"},  # draws and shows what stages made
 }

@@ -55,7 +55,7 @@ class LightPrompts:
         contexts = words("contexts")
         fields: dict[str, Any] = {
             "num": num, "rows": self.rows, "columns": self.columns, "noun": noun, "subject": subject,
-            "place": rng.choice(contexts["surface" if noun in ON_SURFACES else "plain_place"]),
+            "place": rng.choice(contexts["plain_surface" if noun in ON_SURFACES else "plain_place"]),
             "view": rng.choice(contexts["view"]), "kind": rng.choice(list(self.lights)),
         }  # fmt: skip
         phrases = [str(light) for light in rng.choice(self.lights[fields["kind"]], num, replace=False)]

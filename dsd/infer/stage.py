@@ -169,7 +169,8 @@ def adapter_file(path: str) -> Path:
 
 
 def picture_name(cfg: DictConfig) -> str:
-    """Name a picture by its reference's file name and by everything that was asked."""
+    """Name a picture by its reference's file name and by everything that was asked, of what draws too."""
     images = images_of(cfg.image)
-    asked = f"{' '.join(map(fingerprint, images))} {prompt_of(cfg)} {cfg.seed} {plain(cfg)['settings']}"
+    how = plain(cfg)
+    asked = f"{' '.join(map(fingerprint, images))} {prompt_of(cfg)} {cfg.seed} {how['settings']} {how['method']}"
     return f"{Path(images[0]).stem}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.png"

@@ -7,6 +7,7 @@ import yaml
 from PIL import Image
 
 from dsd.data_gen.lights import LightPrompts
+from dsd.data_gen.templates import words
 from dsd.errors import UserError
 from dsd.lights import lights, preset
 
@@ -38,8 +39,9 @@ def test_panels_differ_in_lights_of_one_kind_and_in_nothing_else() -> None:
         (kind,) = {kinds[caption] for caption in prompt.panel_captions}
         assert f"Only the {kind} differs." in prompt.prompt
         assert prompt.prompt.count(prompt.subject) == 1
-        assert all(f"[{tag}] {caption}." in prompt.prompt
-                   for tag, caption in zip(("TOP-LEFT", "TOP-RIGHT", "BOTTOM-LEFT", "BOTTOM-RIGHT"), prompt.panel_captions))  # fmt: skip
+        tags = ("TOP-LEFT", "TOP-RIGHT", "BOTTOM-LEFT", "BOTTOM-RIGHT")
+        said = " ".join(f"[{tag}] {caption}." for tag, caption in zip(tags, prompt.panel_captions, strict=True))
+        assert prompt.prompt.endswith(said)
         seen.add(kind)
     assert seen == set(lights())
 
@@ -52,7 +54,7 @@ def test_a_prompt_follows_from_seed_and_position() -> None:
 
 
 def test_an_unknown_kind_a_field_and_another_relation_are_refused(refused, tmp_path) -> None:
-    with pytest.raises(UserError, match=r"prompts\.kinds: wether is unknown; did you mean weather"):
+    with pytest.raises(UserError, match=r"prompts\.kinds: wether is unknown \(did you mean weather\?\)"):
         source(kinds=["wether"])
     with pytest.raises(UserError, match="unknown field 'who'"):
         source(grid="{who}")
@@ -70,3 +72,22 @@ def test_a_preset_draws_what_its_phrase_draws(run, refused, tmp_path) -> None:
     assert "did you mean moonlight" in refused("infer", *one, "preset=moonligt", f"output={tmp_path / 'd.png'}")
     both = refused("infer", *one, "preset=moonlight", "prompt=beach", f"output={tmp_path / 'd.png'}")
     assert "give one of them" in both
+
+
+def test_places_say_nothing_of_light() -> None:
+    """A grid of lights would otherwise contradict itself."""
+    told = ("night", "neon", "moon", "snow", "rain", "sun", "autumn", "winter", "fog", "dusk", "storm", "light")
+    places = words("contexts")["plain_place"] + words("contexts")["plain_surface"]
+    assert not [place for place in places if any(word in place for word in told)]
+    of_logos = source(categories=["logo"], panel="{light}")
+    assert all(any(place in of_logos(i).prompt for place in words("contexts")["plain_surface"]) for i in range(30))
+
+
+def test_a_sweep_over_presets_draws_each(run, tmp_path) -> None:
+    run("infer", "-m", "method=sdedit", "method.strength=0.9", "settings.num_inference_steps=2", "device=cpu",
+        f"image={EXAMPLES / 'critter-1.png'}", "preset=golden_hour,moonlight", f"hydra.sweep.dir={tmp_path}")  # fmt: skip
+    drawn = {path.parent.name: Image.open(path) for path in tmp_path.glob("*/*.png")}
+    assert {name: picture.text["prompt"] for name, picture in drawn.items()} == {
+        "0": preset("golden_hour"), "1": preset("moonlight"),
+    }  # fmt: skip
+    assert drawn["0"].tobytes() != drawn["1"].tobytes()

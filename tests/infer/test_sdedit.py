@@ -92,6 +92,12 @@ def test_a_sweep_over_strengths_overwrites_nothing(run, tmp_path) -> None:
         assert len(set(of.values())) == 2
 
 
+def test_two_strengths_one_after_the_other_are_two_pictures(run, tmp_path) -> None:
+    for strength in (0.2, 0.8, 0.8):
+        run("infer", *QUICK, f"image={FIRST}", "prompt=beach", f"method.strength={strength}", f"output_dir={tmp_path}")
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
 def test_a_base_without_image_to_image_is_refused(refused, base_folders, tmp_path) -> None:
     one = (f"image={FIRST}", "prompt=beach", f"output={tmp_path / 'a.png'}", "model.max_sequence_length=48")
     said = refused("infer", *QUICK, *one, f"model.path={base_folders['flux2']}")
