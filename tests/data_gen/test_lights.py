@@ -84,8 +84,9 @@ def test_places_say_nothing_of_light() -> None:
 
 
 def test_a_sweep_over_presets_draws_each(run, tmp_path) -> None:
-    run("infer", "-m", "method=sdedit", "method.strength=0.9", "settings.num_inference_steps=2", "device=cpu",
-        f"image={EXAMPLES / 'critter-1.png'}", "preset=golden_hour,moonlight", f"hydra.sweep.dir={tmp_path}")  # fmt: skip
+    one = ("method=sdedit", "method.strength=0.9", "settings.num_inference_steps=2", "device=cpu")
+    image, sweep = f"image={EXAMPLES / 'critter-1.png'}", f"hydra.sweep.dir={tmp_path}"
+    run("infer", "-m", *one, image, "preset=golden_hour,moonlight", sweep)
     drawn = {path.parent.name: Image.open(path) for path in tmp_path.glob("*/*.png")}
     assert {name: picture.text["prompt"] for name, picture in drawn.items()} == {
         "0": preset("golden_hour"), "1": preset("moonlight"),
