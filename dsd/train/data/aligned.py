@@ -55,7 +55,7 @@ def aligned(
     - Parquet, one file or a folder, or a set of the hub.
     """
     place, names = Path(path), {"source": source, "target": target, "caption": caption, "instruction": instruction}
-    if place.suffix in (".jsonl", ".csv"):
+    if place.suffix in (".jsonl", ".csv") and not place.is_dir():
         return Aligned(listed([place], place.parent, names))
     if not place.is_dir() or any(place.rglob("*.parquet")):
         mapped = {"image": target, "conditioning": source, "caption": caption, "instruction": instruction or caption}
