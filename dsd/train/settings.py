@@ -84,7 +84,9 @@ UNIT = 16  # pixels of a token: panels are whole tokens high and wide
 BELOW: dict[str, dict[str, float]] = {  # ranges of numbers below a group
     "sigmas.std": {"least": 0}, "sigmas.shift": {"above": 0}, "objective.beta": {"above": 0},
     "optimizer.weight_decay": {"least": 0}, "optimizer.eps": {"above": 0}, "data.num": {"least": 1},
-    "data.panel": {"least": 1}, "data.border": {"least": 0}, "validation.every": {"least": 1},
+    "data.panel": {"least": 1}, "data.border": {"least": 0}, "data.scenes.mip": {"least": 0},
+    "data.scenes.references": {"least": 1}, "data.scenes.mix": {"least": 0}, "data.scenes.seed": {"least": 0},
+    "validation.every": {"least": 1},
     "validation.artist.num_inference_steps": {"least": 1}, "validation.artist.batch_size": {"least": 1},
     "validation.artist.height": {"least": UNIT}, "validation.artist.width": {"least": UNIT},
 }  # fmt: skip
@@ -144,7 +146,7 @@ class TrainSettings(ShardSettings):
     lora: LoraSettings = MISSING
     model: ModelSettings = setting("base model", group=True)
     student: StudentSettings = setting("how the base takes references: canvas or tokens", group=True)
-    data: Any = setting("where pairs come from", group=True, ignored=("path", "negatives"))
+    data: Any = setting("where pairs come from", group=True, ignored=("path", "paths", "negatives", "captions"))
     objective: Any = setting("what is minimised", group=True)
     sigmas: Any = setting("how noise levels are drawn", group=True)
     optimizer: Any = setting("optimiser", group=True)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from io import BytesIO
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Protocol
 
 from datasets import Dataset, IterableDataset, List, load_dataset
 from datasets import Image as ImageFeature
-from PIL import Image
+from PIL import ExifTags, Image
 from pydantic import BaseModel, Field, ValidationError
 
 from dsd.errors import UserError
@@ -28,6 +29,7 @@ from dsd.runs.manifest import read_manifest
 from dsd.runs.shards import read_shards
 
 Box = tuple[int, int, int, int]
+TURNED = (5, 6, 7, 8)  # EXIF orientations in which width and height change places
 Caption = Annotated[str, Field(max_length=100_000)]  # a text encoder reads some 2,000 characters of it
 
 
@@ -41,16 +43,35 @@ class Picture:
     @cached_property
     def key(self) -> str:
         """Name the picture by 20 hex digits of its content."""
-        return hashlib.sha256(self.data + repr(self.box).encode()).hexdigest()[:20]
+        return hashlib.sha256(self.told()).hexdigest()[:20]
+
+    def told(self) -> bytes:
+        """Give all that the opened picture follows from."""
+        return self.data + repr(self.box).encode()
 
     def open(self) -> Image.Image:
         """Decode the picture. UserError where it is none."""
+        with self._read() as image:
+            image.load()
+            return image.crop(self.box) if self.box else image
+
+    def size(self) -> tuple[int, int]:
+        """Read width and height as a person sees them, without decoding. UserError where it is no picture."""
+        if self.box:
+            left, top, right, bottom = self.box
+            return right - left, bottom - top
+        with self._read() as image:
+            turned = False
+            with suppress(Exception):  # broken EXIF, for which Pillow has no common class, turns nothing
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
+            return (image.height, image.width) if turned else image.size
+
+    @contextmanager
+    def _read(self) -> Iterator[Image.Image]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # large pictures and odd metadata; an error says too large
-                image = Image.open(BytesIO(self.data), formats=FORMATS)
-                image.load()
-                return image.crop(self.box) if self.box else image
+                yield Image.open(BytesIO(self.data), formats=FORMATS)
         except Exception as error:  # Pillow has no common class for what is wrong with a file
             raise UserError(f"picture cannot be read: {reason_of(error)}") from error
 
