@@ -151,7 +151,7 @@ def write_outputs(
     scored: Mapping[str, Sequence[Scored]],
 ) -> None:  # fmt: skip
     """Write the numbers, the tables, the plot and the report; print the tables."""
-    remove_all_stale(output_dir)
+    remove_all_stale(output_dir, below=True)
     named = table.tables(summary)
     every = list(named.values())
     write_json(output_dir / "summary.json", summary)
