@@ -72,7 +72,7 @@ def page(tmp_path) -> Path:
     found = gallery({"student": run_of(12, others=1), "zero_shot": run_of(12)}, scored, ["CP"])
     write_page(
         tmp_path / "report.html", shown_template(), number=number, title=title, summary=summary, runs=[], grids=[],
-        reasons=[], gallery=found, measures_plot="data:image/svg+xml,<svg/>", loss_plot="", tables={},
+        reasons=[], gallery=found, measures_plot="data:image/svg+xml,<svg/>", loss_plot="", tables={}, missing={},
     )  # fmt: skip
     return tmp_path / "report.html"
 
