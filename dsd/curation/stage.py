@@ -31,7 +31,7 @@ from dsd.io.records import reason_class
 from dsd.runs.identity import CONFIG, claim
 from dsd.runs.manifest import read_manifest
 from dsd.runs.run import Run, begin, take_lock
-from dsd.runs.shards import Shard, pending_shards, read_failures, read_shards, read_stats
+from dsd.runs.shards import Shard, pending_shards, read_failures, read_shards, read_stats, remove_leftovers
 
 log = logging.getLogger(__name__)
 LATER = ("selection", "max_references", "labels")  # settings that no verdict depends on
@@ -99,10 +99,12 @@ def claim_verdicts(cfg: DictConfig) -> None:
 def inspection_of(cfg: DictConfig, prefilter: Bounds, num_grids: int, stage: Run) -> Inspection | None:
     """Load the judge, if this worker has shards without verdicts, and lock their folder."""
     folder = Path(cfg.verdicts_dir)
-    if not pending_shards(folder, "verdicts", num_grids, cfg.rows_per_shard, stage.worker, stage.workers):
+    todo = pending_shards(folder, "verdicts", num_grids, cfg.rows_per_shard, stage.worker, stage.workers)
+    if not todo:
         return None
     if folder.resolve() != stage.output_dir.resolve():
         stage.locks.append(take_lock(folder, stage.stage, stage.worker))
+        remove_leftovers(folder, todo)
     return Inspection(
         cut=CUTTERS[cfg.panels.name],
         judge=instantiate(cfg.judge),

@@ -23,9 +23,10 @@ def gallery(
 ) -> dict[str, Any]:  # fmt: skip
     """Show every job of all arms, or as many as the bound allows, evenly spaced: what nobody chose.
 
-    Of an arm with several runs the first is shown. `lower` are the names of which less is better.
+    Of an arm with several runs the first is shown. Pictures of a run without results are "". `lower` are the names of
+    which less is better.
     """
-    shown = first_runs(results)
+    shown = first_runs(scored)
     jobs = jobs_of({arm: scored[run] for arm, run in shown.items()})
     sizes = [size_of(card(jobs[i], shown, results, scored, names)) for i in spread(len(jobs), SAMPLED)]
     fitting = min(MOST_JOBS, max(1, int(MOST_BYTES * len(sizes) / max(1, sum(sizes)))))
@@ -38,7 +39,7 @@ def gallery(
     }  # fmt: skip
 
 
-def first_runs(results: Mapping[str, Dataset]) -> dict[str, str]:
+def first_runs(results: Mapping[str, object]) -> dict[str, str]:
     """The first run of every arm."""
     found: dict[str, str] = {}
     for run in results:
@@ -61,19 +62,20 @@ def card(
 ) -> dict[str, Any]:  # fmt: skip
     """Show a job: its references, prompt, and the picture of every arm that has one."""
     leading, place = next(iter(places.items()))
-    row, job = results[shown[leading]][place], scored[shown[leading]][place]
+    job = scored[shown[leading]][place]
+    rows = {arm: results[shown[arm]][at] for arm, at in places.items() if shown[arm] in results}
     pictures = {}
     for arm in shown:
         if (at := places.get(arm)) is None:
             continue
         one = scored[shown[arm]][at]
         pictures[arm] = {
-            "image": data_uri(results[shown[arm]][at]["image"], LARGEST),
+            "image": data_uri(rows[arm]["image"], LARGEST) if arm in rows else "",
             "said": scores_line(one, names),
             "reasons": {name: one.reasons[name] for name in one.reasons},
             "scores": {name: round(one.scores[name], 4) for name in names if name in one.scores},
         }
-    references: list[Image.Image] = [row["reference"], *row["others"]]
+    references: list[Image.Image] = [r for row in [*rows.values()][:1] for r in (row["reference"], *row["others"])]
     return {
         "references": [data_uri(picture, LARGEST) for picture in references], "job": job.job, "prompt": job.prompt,
         "category": job.category, "kind": job.kind, "pictures": pictures,

@@ -1,38 +1,22 @@
 """What an evaluation says of judges that are asked: their cards, their calls in advance, what they left out."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.errors import UserError
 from dsd.evaluate.scoring import Measures, Scored
 from dsd.evaluate.settings import arm_of
-from dsd.io.records import features
 from dsd.metrics.judges.card import read_card
 from dsd.metrics.judges.control import read_control
 from dsd.metrics.judges.measure import VLMMeasure
 from dsd.metrics.judges.ratings import STATES
-from dsd.runs.shards import Shard, read_shards, write_shard
 
 log = logging.getLogger(__name__)
-SCORED = "scored"
 Rows = list[list[str]]
-
-
-@dataclass(frozen=True)
-class ScoredRow:
-    """A picture of a run as it was scored: enough to make every table again, together with the ratings."""
-
-    run: str
-    job: str
-    scored: str  # JSON of a `Scored`
 
 
 def cards_of(cfg: DictConfig) -> dict[str, dict[str, str]]:
@@ -121,23 +105,3 @@ def with_cards(tables: dict[str, Rows], summary: Mapping[str, Any]) -> dict[str,
         for table in mine:
             tables[table][0][0] += f" (judge card {judge['card']})"
     return tables
-
-
-def write_scored(folder: Path, results: Mapping[str, Dataset], scored: Mapping[str, Sequence[Scored]]) -> None:
-    """Write every picture's scores, and the keys of the ratings that they came from."""
-    rows = [
-        ScoredRow(run, str(job), json.dumps(asdict(one), ensure_ascii=False))
-        for run, jobs in scored.items()
-        for job, one in zip(results[run]["job"], jobs, strict=True)
-    ]
-    path = folder / SCORED / f"{SCORED}-00000-of-00001.parquet"
-    write_shard(Shard(0, 0, len(rows), path), rows, features(ScoredRow))
-
-
-def read_scored(folder: Path) -> list[tuple[str, str, Scored]]:
-    """Read (run, job, scored) of every picture. UserError where there are none, or of another form."""
-    try:
-        rows = read_shards(folder, SCORED)
-        return [(row["run"], row["job"], Scored(**json.loads(row["scored"]))) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / SCORED}: not the scores of this version of dsd-evaluate ({error})") from error

@@ -19,9 +19,10 @@ from omegaconf import DictConfig
 
 from dsd.errors import UserError
 from dsd.evaluate import human, table
-from dsd.evaluate.judged import announce, read_scored, refuse_unanswered
+from dsd.evaluate.judged import announce, refuse_unanswered
 from dsd.evaluate.replay import opened
 from dsd.evaluate.settings import arm_of
+from dsd.evaluate.stored import read_scored
 from dsd.io.files import atomic, write_json
 from dsd.io.inputs import read_json
 from dsd.metrics.agreement import RANKINGS, alpha_samples, mean_of, ranking_agreement, table_of

@@ -8,11 +8,11 @@ from datasets import Dataset
 
 from dsd.evaluate import table
 from dsd.evaluate.accuracy import pair_key
-from dsd.evaluate.consistency import ScoredGrid
 from dsd.evaluate.figures import measures_figure
 from dsd.evaluate.gallery import gallery, spread
 from dsd.evaluate.inputs import Inputs, without_images
 from dsd.evaluate.scoring import Scored
+from dsd.evaluate.stored import Same
 from dsd.io.pictures import data_uri
 from dsd.io.records import reason_class
 from dsd.metrics.plots import loss_figure, svg_uri
@@ -28,10 +28,11 @@ def write_report(
     path: Path,
     summary: Mapping[str, Any],
     inputs: Inputs,
-    grids: Mapping[int, ScoredGrid],
+    same: Same,
     scored: Mapping[str, Sequence[Scored]],
+    missing: Mapping[str, str],
 ) -> None:
-    """Write the page from the summary, and pictures from the inputs."""
+    """Write the page from the summary, and pictures from the inputs. `missing` says which inputs are not there."""
     write_page(
         path,
         TEMPLATE,
@@ -39,7 +40,8 @@ def write_report(
         title=table.title,
         summary=summary,
         runs=inputs.runs,
-        grids=grid_cards(inputs, grids),
+        grids=grid_cards(inputs, same),
+        missing=missing,
         reasons=rejection_cards(inputs.rejected) if inputs.rejected is not None else [],
         gallery=gallery(inputs.results, scored, shown_names(summary), lower_names(summary)),
         measures_plot=svg_uri(measures_figure(summary)),
@@ -63,14 +65,14 @@ def lower_names(summary: Mapping[str, Any]) -> list[str]:
     return [name for scale in summary["measures"].values() for name in scale["lower"]]
 
 
-def grid_cards(inputs: Inputs, grids: Mapping[int, ScoredGrid]) -> list[dict[str, Any]]:
+def grid_cards(inputs: Inputs, same_by_grid: Same) -> list[dict[str, Any]]:
     """Show grids with what the judge and the selection said of their panel pairs, and where the measure disagrees."""
     if inputs.grids is None:
         return []
     rejection_of = {pair_key(row): row["rejection"] for row in without_images(inputs.rejected)}
     cards = []
     for row in inputs.grids.select(spread(len(inputs.grids), NUM_GRIDS)):
-        same = grids[row["index"]].scores.same_subject if row["index"] in grids else {}
+        same = same_by_grid.get(row["index"], {})
         cards.append({"image": data_uri(row["image"], LARGEST), "index": row["index"], "prompt": row["prompt"],
                       "verdicts": [
             {

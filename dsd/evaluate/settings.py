@@ -54,7 +54,7 @@ class EvaluateSettings(OutputSettings):
         Mode.evaluate, changes_results=False,
     )  # fmt: skip
     replay: str | None = setting(
-        "finished folder of dsd-evaluate: make its tables again from stored ratings, without any provider", None,
+        "finished folder of dsd-evaluate: make its tables and its report again without any provider", None,
         reads="evaluate",
     )  # fmt: skip
     grids: str | None = setting("finished folder of dsd-data-gen: how good its grids are", None, changes_results=False)

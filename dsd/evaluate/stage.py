@@ -8,21 +8,21 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from dsd.evaluate import formats, table
+from dsd.evaluate import table
 from dsd.evaluate.consistency import ScoredGrid, check_grids, score_grids
 from dsd.evaluate.control import write_control
-from dsd.evaluate.figures import measures_figure
 from dsd.evaluate.inputs import Inputs, open_inputs
-from dsd.evaluate.judged import announce, answered_by, cards_of, refuse_unanswered, write_scored
+from dsd.evaluate.judged import announce, answered_by, cards_of, refuse_unanswered
+from dsd.evaluate.outputs import write_outputs
 from dsd.evaluate.published import read_published
 from dsd.evaluate.raters import compare_raters
 from dsd.evaluate.replay import replay
-from dsd.evaluate.report import write_report
 from dsd.evaluate.scoring import Measures, Scored, aligned, check_measures, same_jobs, score_results
 from dsd.evaluate.settings import Mode
+from dsd.evaluate.stored import same_of, write_same, write_scored
 from dsd.evaluate.summary import left_out, summarise
 from dsd.evaluate.teachers import measure_one, open_teacher, teachers_rows
-from dsd.io.files import atomic, remove_all_stale, write_json
+from dsd.io.files import atomic, write_json
 from dsd.metrics.measure import GridMeasure
 from dsd.metrics.similarity import Similarity
 from dsd.pipeline.jobs import JobSource
@@ -31,8 +31,6 @@ from dsd.runs.manifest import MANIFEST, is_finished, read_manifest
 from dsd.runs.run import Run, begin
 
 log = logging.getLogger(__name__)
-OUTPUTS = ("summary.json", "table.md", "table.tex", "measures.png", "report.html")
-TABLES = "tables"  # folder of the CSV files
 
 
 def run(cfg: DictConfig) -> None:
@@ -70,9 +68,11 @@ def run(cfg: DictConfig) -> None:
     )
     warn_of_ties(numbers["comparisons"])
     summary = {"config_hash": began.config_hash, "inputs": content, **inputs.costs, **numbers}
+    same = same_of(grids)
     write_scored(began.output_dir, inputs.results, scored)
-    write_outputs(began.output_dir, summary, inputs, grids, scored)
-    finish(began, summary, scored, len(inputs.grids or ()))
+    write_same(began.output_dir, same)
+    files = write_outputs(began.output_dir, summary, inputs, same, scored)
+    finish(began, summary, scored, len(inputs.grids or ()), files)
 
 
 def warn_of_others(inputs: Inputs) -> None:
@@ -146,36 +146,9 @@ def read_grids(inputs: Inputs, grid_measure: GridMeasure | None, batch_size: int
     return score_grids(inputs.grids, grid_measure, batch_size)
 
 
-def write_outputs(
-    output_dir: Path, summary: dict[str, Any], inputs: Inputs, grids: Mapping[int, ScoredGrid],
-    scored: Mapping[str, Sequence[Scored]],
-) -> None:  # fmt: skip
-    """Write the numbers, the tables, the plot and the report; print the tables."""
-    remove_all_stale(output_dir)
-    named = table.tables(summary)
-    every = list(named.values())
-    write_json(output_dir / "summary.json", summary)
-    write_tables(output_dir, named)
-    with atomic(output_dir / "measures.png") as temporary:
-        measures_figure(summary).savefig(temporary, dpi=160, facecolor="white")
-    write_report(output_dir / "report.html", summary, inputs, grids, scored)
-    print("\n\n".join(map(table.plain, every)))
-
-
-def write_tables(output_dir: Path, named: Mapping[str, table.Rows]) -> None:
-    """Write tables as Markdown, LaTeX and a CSV file each; CSV files of an earlier evaluation go."""
-    for name, write in (("table.md", table.markdown), ("table.tex", formats.latex)):
-        with atomic(output_dir / name) as temporary:
-            temporary.write_text("\n\n".join(map(write, named.values())) + "\n", encoding="utf-8")
-    files = {output_dir / TABLES / f"{name.replace(' ', '-')}.csv": rows for name, rows in named.items()}
-    for path, rows in files.items():
-        with atomic(path) as temporary:
-            temporary.write_text(formats.comma_separated(rows), encoding="utf-8")
-    for path in set((output_dir / TABLES).glob("*.csv")) - files.keys():
-        path.unlink()
-
-
-def finish(run: Run, summary: Mapping[str, Any], scored: Mapping[str, Sequence[Scored]], num_grids: int) -> None:
+def finish(
+    run: Run, summary: Mapping[str, Any], scored: Mapping[str, Sequence[Scored]], num_grids: int, files: list[Path]
+) -> None:
     """Write the manifest, with the value of every arm's main numbers."""
     names = [name for scale in summary["measures"].values() for name in scale["plotted"] or scale["names"]]
     counts = {"results": sum(map(len, scored.values())), "grids": num_grids}
@@ -183,7 +156,7 @@ def finish(run: Run, summary: Mapping[str, Any], scored: Mapping[str, Sequence[S
         counts,
         f"{counts['results']} pictures of {len(scored)} runs" + answered_by(summary),
         run.output_dir / "report.html",
-        [run.output_dir / name for name in OUTPUTS] + sorted((run.output_dir / TABLES).glob("*.csv")),
+        files,
         inputs=summary["inputs"],
         arms={arm: {name: row[name]["value"] for name in names} for arm, row in summary["arms"].items()},
     )

@@ -29,7 +29,7 @@ from dsd.runs.identity import LOCKS, claim
 from dsd.runs.manifest import command_name, is_finished, write_manifest
 from dsd.runs.progress import progress
 from dsd.runs.settings import SCHEMAS
-from dsd.runs.shards import Shard, pending_shards
+from dsd.runs.shards import Shard, pending_shards, remove_leftovers
 
 log = logging.getLogger(__name__)
 Writer = Callable[[Shard, Any], None]  # writes one shard; the second argument is the progress bar
@@ -69,6 +69,7 @@ class Run:
         where = folder or self.output_dir
         todo = pending_shards(where, name, num_items, rows_per_shard, self.worker, self.workers)
         if todo:
+            remove_leftovers(where, todo)
             write, total = make_writer(), sum(shard.stop - shard.start for shard in todo)
             with progress(total, name, unit, shown=int(os.environ.get("LOCAL_RANK", 0)) == 0) as bar:
                 for shard in todo:

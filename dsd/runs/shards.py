@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -27,13 +27,14 @@ from datasets.exceptions import DatasetGenerationError
 from PIL import Image
 
 from dsd.errors import UserError
-from dsd.io.files import atomic, remove_stale, write_json
+from dsd.io.files import atomic, remove_all_stale, write_json
 from dsd.io.inputs import read_text
 from dsd.io.once import Once
 from dsd.io.pictures import png
 
 ROWS_PER_GROUP = 64  # held in memory while writing, and what a reader decodes at once
 _png = Once(png)  # a panel is in many pairs
+_LEFTOVER = re.compile(r"\.tmp-.{8}-.+-(\d{5,})-of-(\d{5,})\.(parquet|stats\.json|failures\.jsonl)")
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,24 @@ def pending_shards(
     return [s for s in every if not s.path.exists()]
 
 
+def remove_leftovers(folder: Path, shards: Sequence[Shard]) -> None:
+    """Remove what killed writers of these shards, and of records beside them, left half-written in an output folder.
+
+    Only for their sole writer. Each folder is listed once, however many shards there are.
+    """
+    mine = {shard.index for shard in shards}
+    for leftover in [file for pattern in ("", "*/") for file in folder.glob(f"{pattern}.tmp-????????-*")]:
+        found = _LEFTOVER.fullmatch(leftover.name)
+        if found and int(found[1]) in mine:
+            leftover.unlink(missing_ok=True)
+
+
 def write_shard(shard: Shard, rows: Iterable[Any], features: Features, seconds: float = 0) -> int:
     """Write rows (mappings or dataclass instances) as they come; return how many were written.
 
     A `Failure` among them goes to `output_dir`/<shard>.failures.jsonl, written before the shard gets its name.
     `seconds` is the time that making the rows has taken so far.
     """
-    remove_stale(shard.path)
     failures: list[Failure] = []
     began = time.monotonic()
     with atomic(shard.path) as temporary:
@@ -102,6 +114,7 @@ def write_shard_in_parts(
     part. A thread encodes and writes a part while the next one is made.
     """
     folder, position = _parts_folder(shard), first_missing(shard)
+    remove_all_stale(folder, below=True)
     parts = sorted((folder / "rows").glob("part-*.parquet"))
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
@@ -116,7 +129,6 @@ def write_shard_in_parts(
         if writing:
             writing.result()
     failures, stats = read_failures(folder, "part"), read_stats(folder, "part")
-    remove_stale(shard.path)
     with atomic(shard.path) as temporary:
         with pq.ParquetWriter(temporary, features.arrow_schema, write_page_checksum=True) as writer:
             for path in parts:

@@ -70,7 +70,7 @@ def test_everything_is_measured_shown_and_not_done_twice(made, tmp_path, monkeyp
     written = {f: f.stat().st_mtime_ns for f in out.iterdir() if f.is_file()}
     assert {f.name for f in written} == {
         "config.yaml", "summary.json", "table.md", "table.tex", "measures.png", "report.html", "manifest.json",
-        "scored-00000-of-00001.stats.json",
+        "scored-00000-of-00001.stats.json", "scored_grids-00000-of-00001.stats.json",
     }  # fmt: skip
     assert evaluate(monkeypatch, tmp_path, *arguments) == 0
     assert "done already" in caplog.text

@@ -75,7 +75,7 @@ def page(tmp_path) -> Path:
     found = gallery(runs, scored, ["CP", "error"], lower=["error"])
     write_page(
         tmp_path / "report.html", shown_template(), number=number, title=title, summary=summary, runs=[], grids=[],
-        reasons=[], gallery=found, measures_plot="data:image/svg+xml,<svg/>", loss_plot="", tables={},
+        reasons=[], gallery=found, measures_plot="data:image/svg+xml,<svg/>", loss_plot="", tables={}, missing={},
     )  # fmt: skip
     return tmp_path / "report.html"
 

@@ -20,12 +20,14 @@ from PIL import Image
 import dsd.runs.shards
 from dsd.errors import UserError
 from dsd.io.records import LAYOUTS, Grid, Pair, Prompt, features, layout_shape
+from dsd.runs.run import Run
 from dsd.runs.shards import (
     Failure,
     Shard,
     pending_shards,
     read_failures,
     read_shards,
+    remove_leftovers,
     write_shard,
     write_shard_in_parts,
 )
@@ -35,9 +37,10 @@ NUM_ITEMS, ROWS = 10, 4
 # a run that can be killed in the middle of its second shard: it waits there, having written some rows
 WRITER = f"""
 import sys, time
+from pathlib import Path
 from tests.runs.test_shards import NUM_ITEMS, ROWS, grids
 from dsd.io.records import Grid, features
-from dsd.runs.shards import pending_shards, write_shard
+from dsd.runs.shards import pending_shards, remove_leftovers, write_shard
 import dsd.runs.shards
 dsd.runs.shards.ROWS_PER_GROUP = 1
 def slow(shard):
@@ -46,7 +49,9 @@ def slow(shard):
         if sys.argv[2] == "wait" and grid.index == 5:
             print("halfway", flush=True)
             time.sleep(60)
-for shard in pending_shards(sys.argv[1], "grids", {NUM_ITEMS}, {ROWS}):
+todo = pending_shards(sys.argv[1], "grids", {NUM_ITEMS}, {ROWS})
+remove_leftovers(Path(sys.argv[1]), todo)
+for shard in todo:
     write_shard(shard, slow(shard), features(Grid))
 """
 
@@ -122,6 +127,57 @@ def test_killed_in_the_middle_of_a_shard_a_run_goes_on_and_equals_an_unbroken_on
     subprocess.run([*command[:-1], str(tmp_path / "unbroken"), "go"], cwd=root, check=True)
     assert digests(tmp_path / "killed") == digests(tmp_path / "unbroken")
     assert len(read_shards(tmp_path / "killed", "grids")) == NUM_ITEMS
+
+
+@pytest.fixture
+def listed() -> Iterator[list[str]]:
+    """Every listing of a folder from here on, by its path. An audit hook cannot be removed, so it is silenced."""
+    found: list[str] = []
+    active = [True]
+
+    def hook(event: str, arguments: tuple) -> None:
+        if active and event in ("os.listdir", "os.scandir"):
+            found.append(str(arguments[0]))
+
+    sys.addaudithook(hook)
+    yield found
+    active.clear()
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_writing_lists_a_folder_as_often_for_many_shards_as_for_few(
+    tmp_path: Path, listed: list[str], in_parts: bool
+) -> None:
+    """Each shard's writer once listed the folder of all shards: n x n names."""
+
+    def write(shard: Shard, bar: object) -> None:
+        if in_parts:
+            write_shard_in_parts(shard, lambda start: [(shard.stop, list(grids(start, shard.stop)))], features(Grid))
+        else:
+            write_shard(shard, grids(shard.start, shard.stop), features(Grid))
+
+    counts = []
+    for num in (2, 12):
+        folder = tmp_path / str(num)
+        listed.clear()
+        assert Run("data_gen", folder, "", 0, 1, {}).make_shards("grids", num, 1, "grid", lambda: write)
+        counts.append(listed.count(str(folder / "grids")))
+        assert len(list((folder / "grids").iterdir())) == num
+    assert counts[0] == counts[1] > 0
+
+
+def test_leftovers_of_another_worker_stay(tmp_path: Path) -> None:
+    """They may be files that it is writing at this moment."""
+    names = [f".tmp-0badf00d-{name}-{i:05d}-of-00003.parquet" for i in range(3) for name in ("grids", "beside")]
+    names += [f".tmp-0badf00d-grids-{i:05d}-of-00003.stats.json" for i in range(3)]
+    names += [".tmp-0badf00d-overview.png"]
+    for number, name in enumerate(names):
+        folder = tmp_path / ("grids", "beside")[number % 2] if name.endswith("parquet") else tmp_path
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("half")
+    remove_leftovers(tmp_path, pending_shards(tmp_path, "grids", NUM_ITEMS, ROWS, 1, 3))
+    left = [file.name for file in tmp_path.rglob(".tmp-*")]
+    assert sorted(left) == sorted(name for name in names if "00001-of" not in name)
 
 
 def test_no_space_left_leaves_no_half_shard(tmp_path: Path) -> None:
