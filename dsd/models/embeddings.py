@@ -59,23 +59,27 @@ class TransformersFeatures:
 class TimmFeatures:
     """The pooled features of a vision model of timm: DINO, and any other that timm or a "hf-hub:" id names.
 
-    `checkpoint` is a safetensors file in place of the published weights.
+    `checkpoint` is a safetensors file in place of the published weights. `head` keeps the last layer: that of a model
+    of face recognition gives its embedding, that of a classifier gives classes.
     """
 
     knows_text = False
 
-    def __init__(self, name: str, model: str, checkpoint: str | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, name: str, model: str, checkpoint: str | None = None, device: str = "auto", head: bool = False
+    ) -> None:
         import timm
         from safetensors import SafetensorError
 
         self.name, self.device = name, to_device(device)
         own = {"file": checkpoint, "hf_hub_id": None}
         overlay: dict[str, Any] = {"pretrained_cfg_overlay": own} if checkpoint else {}
+        overlay |= {} if head else {"num_classes": 0}
         data: Any = timm.data  # it ships no types
         if checkpoint and not checkpoint.endswith(".safetensors"):
             raise UserError(f"features.checkpoint={checkpoint}: a safetensors file is needed")
         try:
-            network = timm.create_model(model, pretrained=True, num_classes=0, **overlay)
+            network = timm.create_model(model, pretrained=True, **overlay)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(
                 f"features.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}"

