@@ -75,20 +75,23 @@ def answered_by(summary: Mapping[str, Any]) -> str:
 def note_missing(
     arms: Mapping[str, dict[str, Any]], scored: Mapping[str, Sequence[Scored]], measures: Measures
 ) -> None:
-    """Put the share of pictures that a judge did not score beside each of its numbers."""
+    """Put the share of pictures that a measure could not score beside each of its numbers; of a judge always.
+
+    The share is of the pictures that the measure was meant for: those with a number or a reason why there is none.
+    """
     for measure in measures.values():
-        if not isinstance(measure, VLMMeasure):
-            continue
         for arm, row in arms.items():
             jobs = [job for run, of_run in scored.items() if arm_of(run) == arm for job in of_run]
             for name in measure.scale.names:
                 parts = measure.scale.products.get(name, (name,))
                 kinds = Counter(kind for job in jobs if (kind := next(filter(None, map(job.missing.get, parts)), "")))
-                row[name]["missing"] = {**dict(sorted(kinds.items())), "of": len(jobs)}
+                if kinds or isinstance(measure, VLMMeasure):
+                    meant = sum(any(part in job.scores or part in job.missing for part in parts) for job in jobs)
+                    row[name]["missing"] = {**dict(sorted(kinds.items())), "of": meant}
 
 
 def missing_of(estimate: Mapping[str, Any]) -> str:
-    """Write what a judge did not score: ", 3.7 % missing (1 refused, 1 failed)"; "" where it scored everything."""
+    """Write what a measure could not score: ", 3.7 % missing (1 refused, 1 failed)"; "" where it scored everything."""
     counts = {kind: num for kind, num in (estimate.get("missing") or {}).items() if kind != "of"}
     if not counts:
         return ""

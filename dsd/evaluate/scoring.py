@@ -27,7 +27,7 @@ class Scored:
     category: str = ""  # of the subject
     kind: str = ""  # of the prompt
     reasons: Mapping[str, str] = field(default_factory=dict)  # by name: what a judge said of its number
-    missing: Mapping[str, str] = field(default_factory=dict)  # why a judge gave no score, by name: refused, failed
+    missing: Mapping[str, str] = field(default_factory=dict)  # why there is no score, by name: refused, failed
     ratings: Mapping[str, Sequence[str]] = field(default_factory=dict)  # keys of a judge's ratings, by measure
 
 
@@ -84,7 +84,7 @@ def scored_of(drawing: Drawing, rows: Mapping[str, Scores]) -> Scored:
         {name: number for row in rows.values() for name, number in row.items()},
         reasons={name: reason for row in judged.values() for name, reason in row.reasons.items()},
         missing={name: kind for row in judged.values() for name, kind in row.missing.items()},
-        ratings={name: row.ratings for name, row in judged.items()},
+        ratings={name: row.ratings for name, row in judged.items() if row.ratings},
         category=drawing.category,
         kind=drawing.kind,
     )

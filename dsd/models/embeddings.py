@@ -56,35 +56,43 @@ class TransformersFeatures:
         raise NotImplementedError
 
 
-def load_timm(model: str, checkpoint: str | None = None) -> Any:
-    """Load a network of timm without its head, with the published weights or those of a safetensors file."""
+def load_timm(model: str, checkpoint: str | None = None, head: bool = False, key: str = "features") -> Any:
+    """Load a network of timm, by default without its head, with the published weights or those of a safetensors file.
+
+    `key` is the setting that an error names. UserError where the network cannot be loaded.
+    """
     import timm
     from safetensors import SafetensorError
 
     own = {"file": checkpoint, "hf_hub_id": None}
-    overlay: dict[str, Any] = {"pretrained_cfg_overlay": own} if checkpoint else {}
+    chosen: dict[str, Any] = {"pretrained_cfg_overlay": own} if checkpoint else {}
+    chosen |= {} if head else {"num_classes": 0}
     if checkpoint and not checkpoint.endswith(".safetensors"):
-        raise UserError(f"features.checkpoint={checkpoint}: a safetensors file is needed")
+        raise UserError(f"{key}.checkpoint={checkpoint}: a safetensors file is needed")
     try:
-        return timm.create_model(model, pretrained=True, num_classes=0, **overlay)
+        return timm.create_model(model, pretrained=True, **chosen)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"features.model={model}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise UserError(f"{key}.model={model}: cannot be loaded: {reason}") from error
 
 
 class TimmFeatures:
     """The pooled features of a vision model of timm: DINO, and any other that timm or a "hf-hub:" id names.
 
-    `checkpoint` is a safetensors file in place of the published weights.
+    `checkpoint` is a safetensors file in place of the published weights. `head` keeps the last layer: that of a model
+    of face recognition gives its embedding, that of a classifier gives classes.
     """
 
     knows_text = False
 
-    def __init__(self, name: str, model: str, checkpoint: str | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, name: str, model: str, checkpoint: str | None = None, device: str = "auto", head: bool = False
+    ) -> None:
         import timm
 
         self.name, self.device = name, to_device(device)
         data: Any = timm.data  # it ships no types
-        network = load_timm(model, checkpoint)
+        network = load_timm(model, checkpoint, head)
         settings = data.resolve_model_data_config(network)
         self.transform = data.create_transform(**settings, is_training=False)
         self.network = network.to(self.device).eval()

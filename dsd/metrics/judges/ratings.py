@@ -115,12 +115,12 @@ def problem(rating: Rating, card: Card) -> str:
 
 
 class Rated(dict[str, float]):
-    """The scores of a picture by a judge, with its reasons. A name without a score stands in `missing`."""
+    """The scores of a picture, with a judge's reasons. A name that could not be scored stands in `missing`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reasons: dict[str, str] = {}  # by name
-        self.missing: dict[str, str] = {}  # by name: refused, failed, or unanswered (for now)
+        self.missing: dict[str, str] = {}  # by name, why: refused, failed, unanswered (for now), without a face
         self.ratings: list[str] = []  # keys of the ratings that all this was made of, the repeats of a rubric together
 
 
