@@ -51,7 +51,7 @@ class Depth:
 
     @torch.inference_mode()
     def depth(self, image: Image.Image) -> np.ndarray:
-        """Estimate depth as the model gives it, at the picture's size: (H, W). Most models give more where it is near."""
+        """Estimate depth as the model gives it, (H, W); most models give more where the scene is nearer."""
         inputs = self.processor(images=image.convert("RGB"), return_tensors="pt").to(self.device)
         sizes = [(image.height, image.width)]
         found = self.processor.post_process_depth_estimation(self.network(**inputs), target_sizes=sizes)

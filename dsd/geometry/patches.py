@@ -51,11 +51,12 @@ class Patches:
     def score(self, first: Image.Image, second: Image.Image) -> dict[str, float]:
         """Score one pair."""
         refuse_unequal(first, second)
-        places, found = mutual_matches(*self.features([first, second]))
-        moved = (found - places).float()  # in patches, (M, 2) as (row, column)
-        rows, columns = self.shape
-        near = moved.abs().amax(dim=1) <= 1 if len(moved) else torch.zeros(0)
-        scores = {"patch_matches": float(near.sum()) / (rows * columns)}
+        features = self.features([first, second])
+        places, found = mutual_matches(*features)
+        rows, columns = features.shape[-2:]
+        moved = (found - places).float()  # (M, 2), in rows and columns of patches
+        near = int((moved.abs() <= 1).all(dim=1).sum())
+        scores = {"patch_matches": near / (rows * columns)}
         if len(moved):
             pixels = moved * torch.tensor([second.height / rows, second.width / columns])
             scores["patch_drift"] = float(pixels.norm(dim=1).median())
@@ -66,9 +67,7 @@ class Patches:
         """Compute the features of every patch: (B, C, rows, columns), unit length over C."""
         pixels = torch.stack([self.transform(image.convert("RGB")) for image in images]).to(self.device)
         maps: list[Tensor] = self.network.forward_intermediates(pixels, norm=True, intermediates_only=True)
-        features = torch.nn.functional.normalize(maps[self.layer].float().cpu(), dim=1)
-        self.shape = features.shape[-2], features.shape[-1]
-        return features
+        return torch.nn.functional.normalize(maps[self.layer].float().cpu(), dim=1)
 
 
 def mutual_matches(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
