@@ -19,6 +19,7 @@ from dsd.curation.quality import quality
 from dsd.curation.seams import Cutter
 from dsd.curation.selection import Bounds
 from dsd.errors import UserError
+from dsd.geometry import Geometry, size_fault
 from dsd.io.records import Verdict
 from dsd.models.embeddings import Features
 from dsd.runs.shards import Failure, Shard
@@ -44,6 +45,10 @@ class Candidate:
     fault: str = ""  # what is wrong with the grid as a whole
 
     @property
+    def key(self) -> dict[str, int]:
+        return {"grid": self.grid, "first": self.first, "second": self.second}
+
+    @property
     def panels(self) -> tuple[Panel, Panel]:
         return (self.grid, self.first), (self.grid, self.second)
 
@@ -55,6 +60,7 @@ class Inspection:
     cut: Cutter
     judge: Judge
     features: Features | None = None  # gives every pair a similarity
+    geometries: Sequence[Geometry] = ()  # compare the layouts of every pair's panels
     prefilter: Bounds = field(default_factory=Bounds)  # a pair outside is not shown to the judge
     describe_rejected: bool = True  # captions and instructions also for pairs that the judge rejects
 
@@ -69,7 +75,8 @@ def judge_grids(
     are cut and asked about while earlier ones are under way, of which there are at most `judge.grids_in_flight`.
 
     A pair whose grid has another layout than asked for, or that is outside the prefilter's bounds, is not shown to the
-    judge. A pair that the judge refuses is a failure with its reason, and so is a grid whose picture is damaged.
+    judge. A pair that the judge refuses is a failure with its reason. So is a grid whose picture is damaged, and, where
+    layouts are compared, a pair whose panels have different sizes.
     """
     changed: SimpleQueue[Inquiry] = SimpleQueue()  # an inquiry for every answer of it that has come
     begun: deque[Inquiry] = deque()  # in order, until they are handed on
@@ -135,19 +142,34 @@ def cut_batch(grids: Iterable[Mapping[str, Any]], cut: Cutter) -> tuple[dict[Pan
     return panels, pairs
 
 
+def comparable(pairs: Sequence[Candidate]) -> tuple[list[Candidate], list[Failure]]:
+    """Leave out pairs whose panels have different sizes; each is a failure."""
+    faults = {pair: size_fault(pair.first_image, pair.second_image) for pair in pairs}
+    failures = [
+        Failure(pair.key, f"failed: {fault} by geometry=; cut grids by panels=exact")
+        for pair, fault in faults.items()
+        if fault
+    ]
+    return [pair for pair, fault in faults.items() if not fault], failures
+
+
 def free_scores(
-    features: Features | None, panels: Mapping[Panel, Image.Image], pairs: Sequence[Candidate]
+    inspection: Inspection, panels: Mapping[Panel, Image.Image], pairs: Sequence[Candidate]
 ) -> dict[Candidate, dict[str, float]]:
-    """Score pairs without a judge: the quality of the worse panel and, by the embedding's name, their similarity."""
+    """Score pairs without a judge: quality of the worse panel, similarity by features=, layouts by geometry=."""
     worth = {name: quality(panel) for name, panel in panels.items()}
     scores = {
         pair: {name: min(worth[panel][name] for panel in pair.panels) for name in worth[pair.panels[0]]}
         for pair in pairs
     }
-    if features is not None and panels:
+    if (features := inspection.features) is not None and panels:
         vectors = dict(zip(panels, features(list(panels.values())), strict=True))
         for pair in pairs:
             scores[pair][features.name] = float(vectors[pair.panels[0]] @ vectors[pair.panels[1]])
+    firsts, seconds = [pair.first_image for pair in pairs], [pair.second_image for pair in pairs]
+    for geometry in inspection.geometries:
+        for pair, found in zip(pairs, geometry(firsts, seconds), strict=True):
+            scores[pair] |= found
     return scores
 
 
@@ -162,9 +184,12 @@ class Inquiry:
     ) -> None:
         self.stop, self.inspection, self.changed = positions.stop, inspection, changed
         self.rows: list[Verdict | Failure] = []  # of this inquiry, once every answer is there
-        whole, self.damaged = readable(grids.select(positions))
+        whole, self.failures = readable(grids.select(positions))
         self.panels, self.pairs = cut_batch(whole, inspection.cut)
-        self.scores = free_scores(inspection.features, self.panels, self.pairs)
+        if inspection.geometries:
+            self.pairs, unequal = comparable(self.pairs)
+            self.failures += unequal
+        self.scores = free_scores(inspection, self.panels, self.pairs)
         self.faults = {pair: pair.fault or inspection.prefilter.broken_by(self.scores[pair]) for pair in self.pairs}
         self.texts: dict[Any, Future[str | Refusal]] = {}  # captions by panel, instructions by (pair, target's number)
         shown = [pair for pair in self.pairs if not self.faults[pair]]
@@ -173,7 +198,7 @@ class Inquiry:
         self.undecided = list(shown)  # pairs whose answer decides whether they are described
         if inspection.describe_rejected:
             self.undecided = []
-            self._describe(self.panels, shown)
+            self._describe(self._panels_of(shown), shown)
 
     def advance(self) -> bool:
         """Ask for the texts of pairs that have just been accepted; return whether every answer is there, in `rows`.
@@ -188,7 +213,7 @@ class Inquiry:
             self.undecided = [pair for pair in self.undecided if pair not in decided]
             said = {pair: self.answers[pair].result() for pair in decided}
             same = [pair for pair, answer in said.items() if isinstance(answer, Judgement) and answer.same]
-            used = {panel: self.panels[panel] for pair in same for panel in pair.panels}
+            used = self._panels_of(same)
             self._describe({panel: image for panel, image in used.items() if panel not in self.texts}, same)
         if not all(future.done() for future in self.futures()):
             return False
@@ -198,6 +223,10 @@ class Inquiry:
     def futures(self) -> list[Future[Any]]:
         """List the answers that were asked for so far."""
         return [*self.answers.values(), *self.texts.values()]
+
+    def _panels_of(self, pairs: Sequence[Candidate]) -> dict[Panel, Image.Image]:
+        """List the panels of some pairs, each once."""
+        return {panel: self.panels[panel] for pair in pairs for panel in pair.panels}
 
     def _describe(self, panels: Mapping[Panel, Image.Image], pairs: Sequence[Candidate]) -> None:
         """Ask for captions of panels, and for instructions in both directions of pairs."""
@@ -220,7 +249,7 @@ class Inquiry:
         texts = {name: future.result() for name, future in self.texts.items()}
         answers = {pair: future.result() for pair, future in self.answers.items()}
         said = (record(p, answers.get(p), texts, self.scores[p], self.faults[p]) for p in self.pairs)
-        self.rows = [*self.damaged, *said]
+        self.rows = [*self.failures, *said]
         self.pairs, self.undecided = [], []
         for pictures in (self.panels, self.scores, self.faults, self.texts, self.answers):
             pictures.clear()
@@ -234,16 +263,15 @@ def record(
     fault: str,
 ) -> Verdict | Failure:
     """Make the stored record of an answer; `fault` says why the judge was not asked."""
-    key = {"grid": pair.grid, "first": pair.first, "second": pair.second}
     said = [texts.get(name, "") for name in (*pair.panels, (pair, pair.first), (pair, pair.second))]
     for refusal in (answer, *said):
         if isinstance(refusal, Refusal):
-            return (Unanswered if refusal.unanswered else Failure)(key, str(refusal))
+            return (Unanswered if refusal.unanswered else Failure)(pair.key, str(refusal))
     if answer is None:
         answer = Judgement("", "", "", False, "", {})
     assert isinstance(answer, Judgement)
     return Verdict(
-        **key,
+        **pair.key,
         same=answer.same,
         reason=answer.reason,
         common_subject=answer.common_subject,

@@ -1,7 +1,7 @@
 """Decide which judged pairs are kept. This reads stored verdicts: thresholds can be swept without a judge."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,7 +28,7 @@ class Bounds:
         for name, sign, bound in self:
             side = "low" if sign > 0 else "high"
             if name not in scores:
-                return f"no {name}: the judge did not give this score, the bound is {bound:g}"
+                return f"no {name}: this score was not given, the bound is {bound:g}"
             if sign * scores[name] < sign * bound:
                 return f"{side} {name}: {scores[name]:.3f}, the bound is {bound:g}"
         return ""
@@ -78,11 +78,16 @@ class Selection:
         )
 
 
-def check_scores(key: str, bounds: Bounds, known: Sequence[str]) -> None:
-    """Raise UserError where bounds of the setting `key` name a score that is not in `known`."""
+def check_scores(
+    key: str, bounds: Bounds, known: Sequence[str], elsewhere: Callable[[], Mapping[str, str]] = dict
+) -> None:
+    """Raise UserError where bounds of the setting `key` name a score that is not in `known`.
+
+    `elsewhere` tells which setting would give a score that nobody gives here.
+    """
     for name, sign, _ in bounds:
-        if name not in known:
-            side = "minimum" if sign > 0 else "maximum"
-            raise UserError(
-                f"{key}.{side}.{name}: no such score{did_you_mean(name, known)}; the scores here are {', '.join(known)}"
-            )
+        if name in known:
+            continue
+        side, remedies = "minimum" if sign > 0 else "maximum", elsewhere()
+        remedy = f" without {remedies[name]}" if name in remedies else did_you_mean(name, [*known, *remedies])
+        raise UserError(f"{key}.{side}.{name}: no such score{remedy}; the scores here are {', '.join(known)}")

@@ -27,7 +27,7 @@ class Panels(Enum):
 
 @dataclass
 class PrefilterSettings:
-    """Bounds on scores that cost nothing: brightness, contrast, sharpness, and that of features=."""
+    """Bounds on scores that cost no call: brightness, contrast, sharpness, and those of features= and geometry=."""
 
     minimum: dict[str, float | None] = setting("least value by score, such as {dinov2: 0.5}; null: none", factory=dict)
     maximum: dict[str, float | None] = setting("greatest value by score, such as {dinov2: 0.98}", factory=dict)
@@ -65,6 +65,10 @@ class CurationSettings(ShardSettings):
     batch_size: int = setting("grids that a judge on this machine takes at once", least=1, changes_results=False)
     panels: Panels = setting("where a grid is cut: exact (equal parts) or seams (between the seams that it has)")
     features: Any = setting("embedding that gives every pair a similarity", None, group=True)
+    geometry: Any = setting(
+        "what compares the layouts of a pair's panels; several are geometry=[flow,edges]", None, group=True,
+        null_is_absent=True,
+    )  # fmt: skip
     prefilter: PrefilterSettings = setting(
         "bounds on free scores; pairs outside are not judged", factory=PrefilterSettings
     )

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dsd.chat.service import models, spent
 from dsd.curation.agreement import agreement, check_labels, read_labels, table
+from dsd.curation.geometries import load_geometries, score_names, scores_elsewhere, target_class
 from dsd.curation.grids import read_grids
 from dsd.curation.judge import Judge
 from dsd.curation.judging import Inspection, judge_grids, judged_swapped
@@ -68,23 +69,16 @@ def run(cfg: DictConfig) -> None:
 
 def bounds_of(cfg: DictConfig) -> tuple[Bounds, Selection]:
     """Read the bounds before and after the judge. UserError where they name a score that nobody gives."""
-    judge = judge_class(cfg)
+    judge: type[Judge] = target_class("judge", cfg.judge)
     free = [*QUALITIES, *filter(None, [OmegaConf.select(cfg, "features.name")])]
+    free += score_names(cfg, [*free, *judge.scores])
     prefilter = Bounds(dict(cfg.prefilter.minimum), dict(cfg.prefilter.maximum))
     bounds = Bounds(dict(cfg.selection.minimum), dict(cfg.selection.maximum))
     selection = Selection(cfg.selection.require_same, bounds, instantiate(cfg.selection.exclude))
-    check_scores("prefilter", prefilter, free)
-    check_scores("selection", bounds, [*free, *judge.scores])
+    check_scores("prefilter", prefilter, free, scores_elsewhere)
+    check_scores("selection", bounds, [*free, *judge.scores], scores_elsewhere)
     selection.check_judge(judge)
     return prefilter, selection
-
-
-def judge_class(cfg: DictConfig) -> type[Judge]:
-    """Find the judge's class without making a judge, which may need weights or a key."""
-    try:
-        return get_class(cfg.judge._target_)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise UserError(f"judge._target_={cfg.judge._target_}: {str(error).strip().splitlines()[0]}") from error
 
 
 def claim_verdicts(cfg: DictConfig) -> None:
@@ -109,6 +103,7 @@ def inspection_of(cfg: DictConfig, prefilter: Bounds, num_grids: int, stage: Run
         cut=CUTTERS[cfg.panels.name],
         judge=instantiate(cfg.judge),
         features=instantiate(cfg.features),
+        geometries=load_geometries(cfg),
         prefilter=prefilter,
         describe_rejected=cfg.describe_rejected,
     )

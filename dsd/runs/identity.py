@@ -53,7 +53,7 @@ def identity(cfg: DictConfig, inputs: Mapping[str, str] | None = None, without: 
     schema, config = cast(type, OmegaConf.get_type(cfg)), plain(cfg)
     left_out, read = set(without), dict(inputs or {})
     for key, about, _ in described(schema):
-        if not about.changes_results:
+        if not about.changes_results or (about.null_is_absent and OmegaConf.select(cfg, key) is None):
             left_out.add(key)
         left_out |= {f"{key}.{below}" for below in about.ignored}
         if about.reads in (*COMMANDS, "file") and (value := OmegaConf.select(cfg, key)) is not None:

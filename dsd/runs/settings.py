@@ -31,6 +31,7 @@ class About:
     above: float | None
     group: bool  # chosen from configs/<name>/
     reads: str | None  # a path that must exist: the finished folder of a stage, a "file" or a "folder"
+    null_is_absent: bool  # null is no part of the identity: runs from before this setting existed stay the same
 
 
 def setting(
@@ -44,10 +45,11 @@ def setting(
     above: float | None = None,
     group: bool = False,
     reads: str | None = None,
+    null_is_absent: bool = False,
     factory: Callable[[], Any] | None = None,
 ) -> Any:
     """Make a dataclass field with its description. `factory` makes a mutable default."""
-    metadata = {"about": About(help, changes_results, ignored, least, most, above, group, reads)}
+    metadata = {"about": About(help, changes_results, ignored, least, most, above, group, reads, null_is_absent)}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -283,7 +283,7 @@ def test_why_a_pair_is_not_kept() -> None:
     )
     assert bounded.rejection(verdict(scores='{"similarity": 0.6}')) == "low similarity: 0.600, the bound is 0.7"
     assert bounded.rejection(verdict(scores='{"similarity": 0.95}')) == "high similarity: 0.950, the bound is 0.9"
-    assert bounded.rejection(verdict(scores="{}")).startswith("no similarity: the judge did not give this score")
+    assert bounded.rejection(verdict(scores="{}")).startswith("no similarity: this score was not given")
     held_out = "a violet square critter with striped belly, red hat, round eyes"
     assert Selection(exclude=Never()).rejection(verdict(first_description=held_out)).startswith("evaluation subject")
 

@@ -192,7 +192,7 @@ def test_a_pair_without_parts_is_rejected_and_the_run_ends(run, grids, tmp_path)
         said = run("curation", *settings(server.url, grids, tmp_path, "judge=vlm_strict"), code=2)
     assert "no pair was kept" in said
     reasons = {row["rejection"] for row in read_shards(tmp_path / "pairs", "rejected")}
-    assert reasons == {"no parts: the judge did not give this score, the bound is 4"}
+    assert reasons == {"no parts: this score was not given, the bound is 4"}
 
 
 def test_what_the_model_reads_has_not_changed() -> None:
