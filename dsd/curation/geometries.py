@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -39,9 +39,9 @@ def score_names(cfg: DictConfig, others: Sequence[str]) -> list[str]:
 
 def scores_elsewhere() -> dict[str, str]:
     """Name, for every score of the geometries in configs/geometry/, the setting that gives it."""
-    found = {}
+    found: dict[str, str] = {}
     for file in sorted((Path(CONFIG_DIR) / "geometry").glob("*.yaml")):
-        for geometry, settings in OmegaConf.load(file).items():
+        for geometry, settings in cast(dict[str, Any], OmegaConf.load(file)).items():
             names = target_class(f"geometry.{geometry}", settings).names
             found |= dict.fromkeys(names, f"geometry=[{file.stem}]")
     return found

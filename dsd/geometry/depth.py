@@ -47,7 +47,7 @@ class Depth:
         depths = [self.depth(image).ravel() for image in (first, second)]
         if any(np.ptp(depth) == 0 for depth in depths):
             return {}
-        return {"depth_agreement": float(np.corrcoef(*depths)[0, 1])}
+        return {"depth_agreement": float(np.corrcoef(depths[0], depths[1])[0, 1])}
 
     @torch.inference_mode()
     def depth(self, image: Image.Image) -> np.ndarray:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dsd.errors import UserError
 from dsd.geometry import refuse_unequal
+from dsd.models.embeddings import load_timm
 from dsd.models.loading import to_device
 
 
@@ -25,19 +26,10 @@ class Patches:
 
     def __init__(self, model: str, checkpoint: str | None = None, layer: int = -1, device: str = "auto") -> None:
         import timm
-        from safetensors import SafetensorError
 
         self.layer, self.device = layer, to_device(device)
-        own = {"file": checkpoint, "hf_hub_id": None}
-        overlay: dict[str, Any] = {"pretrained_cfg_overlay": own} if checkpoint else {}
         data: Any = timm.data  # it ships no types
-        if checkpoint and not checkpoint.endswith(".safetensors"):
-            raise UserError(f"geometry.patches.checkpoint={checkpoint}: a safetensors file is needed")
-        try:
-            network = timm.create_model(model, pretrained=True, num_classes=0, **overlay)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise UserError(f"geometry.patches.model={model}: cannot be loaded: {reason}") from error
+        network = load_timm(model, checkpoint, key="geometry.patches")
         if not hasattr(network, "forward_intermediates"):
             raise UserError(f"geometry.patches.model={model}: timm gives no patches of it; choose a ViT or a convnet")
         whole = {**data.resolve_model_data_config(network), "crop_pct": 1.0, "crop_mode": "squash"}

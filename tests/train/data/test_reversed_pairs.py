@@ -92,9 +92,9 @@ def test_wrong_settings_are_one_line(tmp_path) -> None:
             ReversedPairs(folder, **given)
     with pytest.raises(UserError, match=r"data.column=none: no column of texts in .*; there are job, prompt, method"):
         ReversedPairs(folder, column="none")
-    with pytest.raises(UserError, match="data.column=image: no column of texts"):
+    with pytest.raises(UserError, match=r"data.column=image: no column of texts"):
         ReversedPairs(folder, column="image")
-    with pytest.raises(UserError, match="data.fit=pad: crop or null is needed"):
+    with pytest.raises(UserError, match=r"data.fit=pad: crop or null is needed"):
         ReversedPairs(folder, caption="a", fit="pad")
     with pytest.raises(UserError, match=r"none.jsonl: no such file"):
         ReversedPairs(folder, captions=str(tmp_path / "none.jsonl"))

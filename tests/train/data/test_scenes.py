@@ -73,7 +73,7 @@ def test_lights_are_mixed_in_linear_light_where_pictures_are_linear(tmp_path) ->
         assert pair.reference.data not in (pair.target.data, pair.target.other.data)
     assert len({pair.target.key for pair in mixed}) == len(mixed)
     assert Scenes(folder, mip=6, linear=True).fingerprint != Scenes(folder, mip=6).fingerprint
-    with pytest.raises(UserError, match="data.scenes.mix=2: a share from 0 to 1"):
+    with pytest.raises(UserError, match=r"data.scenes.mix=2: a share from 0 to 1"):
         Scenes(folder, mix=2)
 
 
