@@ -215,8 +215,8 @@ class Inquiry:
             same = [pair for pair, answer in said.items() if isinstance(answer, Judgement) and answer.same]
             used = self._panels_of(same)
             self._describe({panel: image for panel, image in used.items() if panel not in self.texts}, same)
-        if not all(future.done() for future in self.futures()):
-            return False
+        if self.undecided or not all(future.done() for future in self.futures()):
+            return False  # an answer may have come since: its own call of `changed` is still ahead
         self._close()
         return True
 
