@@ -34,6 +34,9 @@ results() {  # results ARM...: the folders of every seed, as dsd-evaluate takes 
   done
   echo "{${found%, }}"
 }
+compare() {  # compare NAME RESULTS: arms against the student
+  stage evaluate "measure=[toybox_relight,drift]" baseline=student "output_dir=$out/$1" "results=$2"
+}
 
 relight data_gen
 relight curate
@@ -42,19 +45,16 @@ case $what in
     each student
     start draw results/copy_paste/0 method=copy_paste
     start draw results/text_only/0 method=text_only
-    arms=(copy_paste text_only)
     for strength in 0.2 0.4 0.6 0.8; do
       start draw "results/sdedit_$strength/0" jobs.described=true method=sdedit "method.strength=$strength"
-      arms+=("sdedit_$strength")
     done
+    subject=null
     if [[ -f outputs/demo/train/adapter.safetensors ]]; then   # what `make demo` trained
+      subject=$out/results/subject/0
       start draw results/subject/0 adapter=outputs/demo/train
-      arms+=(subject)
     fi
     finish
-    found=$(results student)
-    for arm in "${arms[@]}"; do found="${found%\}}, $arm/0: $out/results/$arm/0}"; done
-    relight evaluate baseline=student "results=$found" ;;
+    relight evaluate "results.subject/0=$subject" ;;
   ablation)
     each student
     each full student.attention=full
@@ -65,8 +65,7 @@ case $what in
     each canvas student=canvas
     each canvas_target_alone student=canvas reference_loss_weight=0
     finish
-    relight evaluate "output_dir=$out/ablation" baseline=student \
-      "results=$(results student full shared column dropout described canvas canvas_target_alone)" ;;
+    compare ablation "$(results student full shared column dropout described canvas canvas_target_alone)" ;;
   both)  # equal steps; needs the demo's pairs
     subjects() { stage infer experiment=toybox_demo/infer "adapter=$out/train/$1/$2" "output_dir=$out/subjects/$1/$2"; }
     each student
@@ -75,7 +74,7 @@ case $what in
     finish
     for seed in "${seeds[@]}"; do for arm in both subject; do start subjects "$arm" "$seed"; done; done
     finish
-    relight evaluate "output_dir=$out/both" baseline=student "results=$(results student both subject)"
+    compare both "$(results student both subject)"
     found=; for arm in subject both; do for seed in "${seeds[@]}"; do found+="$arm/$seed: $out/subjects/$arm/$seed, "; done; done
     stage evaluate "output_dir=$out/both_subjects" baseline=subject "results={${found%, }}" ;;
 esac
