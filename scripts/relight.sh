@@ -54,7 +54,7 @@ case $what in
       start draw results/subject/0 adapter=outputs/demo/train
     fi
     finish
-    relight evaluate "results.subject/0=$subject" ;;
+    relight evaluate "results={subject/0: $subject}" ;;
   ablation)
     each student
     each full student.attention=full

@@ -56,6 +56,25 @@ def test_ours_does_less_than_the_port_and_the_same(bench, capsys) -> None:
     assert "| dual guidance |" in capsys.readouterr().out
 
 
+def test_what_moved_or_was_repainted_is_noticed_and_light_is_not(bench, lite0, capsys) -> None:
+    """Photographs moved by known amounts, each in another light than before."""
+    found = bench(
+        "geometry", "--photographs", 2, "--patches", "tf_efficientnet_lite0", "--checkpoint", lite0, "--layer=-3"
+    )
+    flow, median = found["found"]["flow"], found["median"]["flow"]["drift"]
+    patches = found["median"]["patches"]["patch_matches"]
+    assert flow["recall"] >= 0.9
+    moved = [kind for kind in flow["kept"] if kind.startswith(("shift", "zoom")) or kind in ("flip", "swap")]
+    assert [flow["kept"][kind] for kind in moved] == [0] * 10
+    assert [median[f"shift {by} px"] for by in (1, 2, 4, 8, 16)] == pytest.approx([1, 2, 4, 8, 16], rel=0.05)
+    assert found["found"]["residual"]["kept"]["repainted"] == 0 == found["found"]["light"]["kept"]["one light twice"]
+    assert patches["good"] > 0.9 > patches["shift 2 px"]
+    together = found["found"]["flow, residual and light"]
+    assert together["precision"] == 1
+    assert together["recall"] >= 0.6
+    assert "| light_change ≥ 5 |" in capsys.readouterr().out
+
+
 @pytest.mark.process
 def test_memory_is_reported_and_what_cannot_be_says_why(bench) -> None:
     settings = ("offload=none quantization=int8", "offload=none quantization=nf4")
