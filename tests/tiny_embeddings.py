@@ -29,3 +29,21 @@ def tiny_dinov2(folder: Path) -> Path:
     Dinov2Model(Dinov2Config(**size)).save_pretrained(folder)
     BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(folder)
     return folder
+
+
+def tiny_depth(folder: Path) -> Path:
+    """Save a Depth Anything model that transformers loads."""
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, DPTImageProcessor
+
+    torch.manual_seed(0)
+    backbone = {
+        "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 28, "patch_size": 14,
+        "out_features": ["stage1", "stage2", "stage3", "stage4"], "reshape_hidden_states": False,
+    }  # fmt: skip
+    config = DepthAnythingConfig(
+        backbone_config=Dinov2Config(**backbone), reassemble_hidden_size=32, patch_size=14,
+        neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, head_hidden_size=8,
+    )  # fmt: skip
+    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
+    DPTImageProcessor(size={"height": 28, "width": 28}, ensure_multiple_of=14).save_pretrained(folder)
+    return folder

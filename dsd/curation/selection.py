@@ -89,5 +89,6 @@ def check_scores(
         if name in known:
             continue
         side, remedies = "minimum" if sign > 0 else "maximum", elsewhere()
-        remedy = f" without {remedies[name]}" if name in remedies else did_you_mean(name, [*known, *remedies])
+        near = did_you_mean(name, list(dict.fromkeys([*known, *remedies])))
+        remedy = f" without {remedies[name]}" if name in remedies else near
         raise UserError(f"{key}.{side}.{name}: no such score{remedy}; the scores here are {', '.join(known)}")
