@@ -1,11 +1,12 @@
 """Tell whether two pictures have one layout, whatever their light: every subject, edge and pixel in its own place.
 
 Each file holds one kind of evidence: displacement (flow.py), edges (edges.py), patches (patches.py), depth (depth.py),
-and how much the light has changed (light.py). A user chooses some of them by geometry=[flow,edges].
+how much the light has changed (light.py) and what that change does not explain (residual.py). A user chooses some of
+them by geometry=[flow,edges].
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from PIL import Image
 
@@ -13,9 +14,9 @@ from dsd.errors import UserError
 
 
 class Geometry(Protocol):
-    """Compares pairs of pictures of equal size. `names`, an attribute of the class, are the keys of its scores."""
+    """Compares pairs of pictures of equal size. `names` are the keys of its scores."""
 
-    names: Sequence[str]
+    names: ClassVar[Sequence[str]]
 
     def __call__(self, firsts: Sequence[Image.Image], seconds: Sequence[Image.Image]) -> list[dict[str, float]]:
         """Score each pair, in order. A score that cannot be computed for a pair is absent from its dict.

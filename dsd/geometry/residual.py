@@ -50,9 +50,13 @@ def unexplained(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Explain a channel (N, N) by another light: what remains of it, (N, N)."""
     down, right = np.mgrid[-0.5 : 0.5 : before.shape[0] * 1j, -0.5 : 0.5 : before.shape[1] * 1j]
     terms = np.stack([before, before * right, before * down, np.ones_like(before)], axis=-1).reshape(-1, 4)
-    scale = np.array([1, 1, 1, 255.0])  # of the offset: all four are fitted as numbers near 1
-    found = least_squares(
-        lambda light: terms @ (light * scale) - after.ravel(), [1.0, 0, 0, 0], lambda _: terms * scale,
-        loss="cauchy", f_scale=TOLERANCE,
-    )  # fmt: skip
-    return (after.ravel() - terms @ (found.x * scale)).reshape(before.shape)
+    terms *= np.array([1, 1, 1, 255.0])  # so that all four numbers are near 1
+
+    def left(light: np.ndarray) -> np.ndarray:
+        return after.ravel() - terms @ light
+
+    def slope(_: np.ndarray) -> np.ndarray:
+        return -terms
+
+    found = least_squares(left, [1.0, 0, 0, 0], slope, loss="cauchy", f_scale=TOLERANCE)
+    return left(found.x).reshape(before.shape)
