@@ -53,7 +53,8 @@ def unexplained(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     terms *= np.array([1, 1, 1, 255.0])  # so that all four numbers are near 1
 
     def left(light: np.ndarray) -> np.ndarray:
-        return after.ravel() - terms @ light
+        remains: np.ndarray = after.ravel() - terms @ light
+        return remains
 
     def slope(_: np.ndarray) -> np.ndarray:
         return -terms
