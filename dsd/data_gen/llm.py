@@ -10,7 +10,7 @@ from dsd.chat.service import Service
 from dsd.data_gen.prompts import NoPrompt, content_of
 from dsd.data_gen.templates import TAGS
 from dsd.errors import UserError
-from dsd.io.records import Prompt, layout_shape
+from dsd.io.records import RELATIONS, Prompt, layout_shape
 
 FILTER_TOKENS = 256  # most of an answer; the prompt's follows from max_words
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
@@ -27,6 +27,7 @@ class LlmPrompts:
     """Prompts from captions: position i tries its own k captions, from number i * k on, until the filter accepts.
 
     So a prompt depends on its position alone, whichever process asks for it, and no answered question is asked again.
+    `relation` says what the panels of a grid have in common: the subject ("same"), or all but the light ("relight").
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class LlmPrompts:
         write: str,
         max_words: int,
         captions_per_grid: int = 3,
+        relation: str = "same",
     ) -> None:
         if not isinstance(service, Service):
             raise UserError("prompts=llm needs a language model: choose vlm=gemini, openai, server or local")
@@ -46,7 +48,9 @@ class LlmPrompts:
             if field not in write:
                 raise UserError(f"prompts.write has no {field} in it")
         self.captions, self.service, self.layout, self.num = captions, service, layout, captions_per_grid
-        self.filter, self.max_words = filter, max_words
+        if relation not in RELATIONS:
+            raise UserError(f"prompts.relation={relation}: choose from {', '.join(RELATIONS)}")
+        self.filter, self.max_words, self.relation = filter, max_words, relation
         self.most_tokens = 512 + 4 * max_words  # the prompt twice over, in tokens, and the panels
         self.asked_at_once = service.limits.concurrency
         self.write = write.replace("{tags}", ", ".join(f"[{tag}]" for tag in TAGS[layout]))
@@ -95,6 +99,6 @@ class LlmPrompts:
             layout=self.layout,
             panel_captions=said["panels"],
             subject=said["subject"],
-            relation="same",
+            relation=self.relation,
             source=f"{self.source}, caption {number}",
         )

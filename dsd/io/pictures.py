@@ -63,17 +63,18 @@ def texts(prompt: str, seed: int, settings: Mapping[str, Any]) -> PngInfo:
 def contact_sheet(
     images: Sequence[Image.Image], labels: Sequence[str], columns: int, cell: int = 256, lines: int = 4
 ) -> Image.Image:
-    """Put images in rows of `columns`, each fitted into a square of `cell` pixels, its label wrapped below it."""
+    """Put images in rows of `columns`, each at most `cell` pixels wide and high, its label wrapped below it."""
     font = ImageFont.load_default(size=12)
-    rows = -(-len(images) // columns)
-    height = cell + (lines if any(labels) else 0) * LINE + PAD
+    rows, shown = -(-len(images) // columns), [_fitted(image, cell) for image in images]
+    tallest = max((image.height for image in shown), default=cell)
+    height = tallest + (lines if any(labels) else 0) * LINE + PAD
     sheet = Image.new("RGB", (columns * (cell + PAD) + PAD, rows * height + PAD), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+    for i, (image, label) in enumerate(zip(shown, labels, strict=True)):
         left, top = PAD + i % columns * (cell + PAD), PAD + i // columns * height
-        sheet.paste(_fitted(image, cell), (left, top))
+        sheet.paste(image, (left, top))
         for n, text in enumerate(textwrap.wrap(label, width=cell // 6)[:lines]):
-            draw.text((left, top + cell + n * LINE), text, INK, font)
+            draw.text((left, top + tallest + n * LINE), text, INK, font)
     return sheet
 
 

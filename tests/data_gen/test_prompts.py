@@ -155,6 +155,21 @@ def test_a_language_model_filters_captions_and_writes_prompts(run, tmp_path, mon
     assert reasons[1] == "no prompt: no more captions"
 
 
+def test_a_language_model_writes_pictures_in_several_lights(run, refused, tmp_path, monkeypatch) -> None:
+    """Layout 2x2 instead of 1x2, as the answers here have four panels."""
+    monkeypatch.setenv(KEY, "sk-secret")
+    with serve(answer) as server:
+        ours = [*settings(server.url, tmp_path, "prompts.layout=2x2", "prompts.captions_per_grid=1")[1:], "num_grids=1"]
+        ours.remove("num_grids=4")
+        run("data_gen", "prompts=llm_lights", *ours)
+        (text,) = (str(body) for _, _, body in server.requests if "Does it have" not in str(body))
+    assert "names its light alone" in text
+    (row,) = read_shards(tmp_path / "grids", "grids")
+    assert (row["relation"], row["panel_captions"]) == ("relight", [f"it, scene {n}" for n in range(4)])
+    said = refused("data_gen", "prompts=llm_lights", *ours, "prompts.relation=lit", f"output_dir={tmp_path / 'b'}")
+    assert "prompts.relation=lit: choose from" in said
+
+
 LONG = '{"subject": "fox", "panels": ["a1a", "b2b", "c3c", "d4d"], "prompt": "%s"}' % ("word " * 300)
 SHORT = '{"subject": "fox", "panels": ["one", "two"], "prompt": "a grid"}'
 
