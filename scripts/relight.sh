@@ -8,7 +8,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/stages.sh
-side_by_side
 out=outputs/relight seeds=(0 1 2) what=relight
 case ${1:-} in ablation | both) what=$1; shift ;; esac
 take_overrides "$@"
@@ -40,6 +39,7 @@ compare() {  # compare NAME RESULTS: arms against the student
 
 relight data_gen
 relight curate
+side_by_side
 case $what in
   relight)
     each student
