@@ -57,15 +57,15 @@ case $what in
     relight evaluate "results={subject/0: $subject}" ;;
   ablation)
     each student
-    each full student.attention=full
     each shared student.positions=shared
-    each column student.positions=column
     each dropout condition_dropout=0.1
-    each described instruction_ratio=0.5
     each canvas student=canvas
     each canvas_target_alone student=canvas reference_loss_weight=0
+    each full student.attention=full
+    each described instruction_ratio=0.5
+    each column student.positions=column
     finish
-    compare ablation "$(results student full shared column dropout described canvas canvas_target_alone)" ;;
+    compare ablation "$(results student shared dropout canvas canvas_target_alone full described column)" ;;
   both)  # equal steps; needs the demo's pairs
     subjects() { stage infer experiment=toybox_demo/infer "adapter=$out/train/$1/$2" "output_dir=$out/subjects/$1/$2"; }
     each student
