@@ -116,7 +116,9 @@ class InferSettings(WeightSettings, ShardSettings):
     )
     image: Any = setting("a reference; for a student with reference tokens also several: [a.png,b.png]", None)
     prompt: str | None = setting("what to draw of it", None)
-    preset: str | None = setting("a light or style of dsd/lights.yaml in place of a prompt: golden_hour", None)
+    preset: str | None = setting(
+        "a light or style of dsd/lights.yaml in place of a prompt: golden_hour", None, null_is_absent=True
+    )
     output: str | None = setting("file of the one picture; null: a name in output_dir", None, changes_results=False)
     seed: int = setting("of the first picture's noise", least=0, most=2**63 - 1)
     batch_size: int = setting(

@@ -275,6 +275,21 @@ def test_the_hash_names_what_is_computed(tmp_path: Path) -> None:
     assert len(digest()) == 12
 
 
+@dataclass
+class PaintedToy(Toy):
+    """A toy of a later version."""
+
+    colour: str | None = setting("of the paint", None, null_is_absent=True)
+
+
+def test_a_setting_that_came_later_leaves_earlier_runs_as_they_are() -> None:
+    before, unpainted, painted = (
+        config_hash(identity(OmegaConf.structured(toy)))
+        for toy in (Toy(prompt="a"), PaintedToy(prompt="a"), PaintedToy(prompt="a", colour="red"))
+    )
+    assert before == unpainted != painted
+
+
 def test_what_was_read_must_not_change(run: Run) -> None:
     """An input is known by its content: edited at the same path, it is refused; moved, it is the same."""
     Path("a.txt").write_text("content")
