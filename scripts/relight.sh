@@ -70,11 +70,11 @@ case $what in
     subjects() { stage infer experiment=toybox_demo/infer "adapter=$out/train/$1/$2" "output_dir=$out/subjects/$1/$2"; }
     each student
     each both data=mixed "data.paths=[outputs/demo/pairs, $out/pairs]" instruction_ratio=0.35
-    each subject pairs=outputs/demo/pairs instruction_ratio=0.2
+    each subjects_only pairs=outputs/demo/pairs instruction_ratio=0.2
     finish
-    for seed in "${seeds[@]}"; do for arm in both subject; do start subjects "$arm" "$seed"; done; done
+    for seed in "${seeds[@]}"; do for arm in both subjects_only; do start subjects "$arm" "$seed"; done; done
     finish
-    compare both "$(results student both subject)"
-    found=; for arm in subject both; do for seed in "${seeds[@]}"; do found+="$arm/$seed: $out/subjects/$arm/$seed, "; done; done
-    stage evaluate "output_dir=$out/both_subjects" baseline=subject "results={${found%, }}" ;;
+    compare both "$(results student both subjects_only)"
+    found=; for arm in subjects_only both; do for seed in "${seeds[@]}"; do found+="$arm/$seed: $out/subjects/$arm/$seed, "; done; done
+    stage evaluate "output_dir=$out/both_subjects" baseline=subjects_only "results={${found%, }}" ;;
 esac
