@@ -69,7 +69,7 @@ case $what in
   both)  # equal steps; needs the demo's pairs
     subjects() { stage infer experiment=toybox_demo/infer "adapter=$out/train/$1/$2" "output_dir=$out/subjects/$1/$2"; }
     each student
-    each both data=mixed "data.paths=[outputs/demo/pairs, $out/pairs]" instruction_ratio=0.35
+    each both data=mixed "data.paths=[outputs/demo/pairs, $out/pairs]" "data.instructed=[false, true]" instruction_ratio=0.2
     each subjects_only pairs=outputs/demo/pairs instruction_ratio=0.2
     finish
     for seed in "${seeds[@]}"; do for arm in both subjects_only; do start subjects "$arm" "$seed"; done; done

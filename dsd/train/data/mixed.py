@@ -14,6 +14,7 @@ class Mixed:
 
     No pair is left out: the set that is largest for its share is seen once an epoch. Without shares every pair is
     seen once, so a set counts by its size. A task word stands before the captions and instructions of its set.
+    `instructed` says of each set whether its captions are left out, so that its pairs come with instructions alone.
     """
 
     def __init__(
@@ -21,25 +22,30 @@ class Mixed:
         sources: Sequence[PairSource],
         task_words: Sequence[str] | None = None,
         shares: Sequence[float] | None = None,
+        instructed: Sequence[bool] | None = None,
     ) -> None:
         self.sources = list(sources)
         if not self.sources:
             raise UserError("data.paths: no set in it; give the folders of dsd-curate: data.paths=[a,b]")
         self.words = [""] * len(self.sources) if task_words is None else [word or "" for word in task_words]
         refuse_unlike("task_words", self.words, len(self.sources))
+        self.instructed = [False] * len(self.sources) if instructed is None else list(instructed)
+        refuse_unlike("instructed", self.instructed, len(self.sources))
         self.counts = counts_of([len(source) for source in self.sources], shares)
-        self.fingerprint = digest([source.fingerprint for source in self.sources], self.words, self.counts)
+        told = (self.words, self.counts, self.instructed)
+        self.fingerprint = digest([source.fingerprint for source in self.sources], *told)
 
     def __len__(self) -> int:
         return sum(self.counts)
 
     def block(self, positions: range) -> Iterator[RawPair | Unread]:
         start = 0
-        for source, word, count in zip(self.sources, self.words, self.counts, strict=True):
+        told = zip(self.words, self.instructed, strict=True)
+        for source, (word, instructed), count in zip(self.sources, told, self.counts, strict=True):
             wanted = range(max(positions.start, start) - start, min(positions.stop, start + count) - start)
             for run in runs(wanted, len(source)):
                 for pair in source.block(run):
-                    yield pair if isinstance(pair, Unread) else named(pair, word)
+                    yield pair if isinstance(pair, Unread) else worded(pair, word, instructed)
             start += count
 
 
@@ -77,20 +83,26 @@ def runs(positions: range, size: int) -> Iterator[range]:
         start += stop - first
 
 
-def named(pair: RawPair, word: str) -> RawPair:
-    """Put the task word before a pair's texts; a pair without caption stays without."""
-    if not word or not pair.description.strip():
+def worded(pair: RawPair, word: str, instructed: bool) -> RawPair:
+    """Put the task word before a pair's texts, which are its instruction alone where it is `instructed`.
+
+    A pair without caption stays without.
+    """
+    if not pair.description.strip():
         return pair
-    return replace(pair, description=f"{word} {pair.description}", instruction=f"{word} {pair.instruction}")
+    texts = (pair.instruction if instructed else pair.description, pair.instruction)
+    caption, instruction = (f"{word} {text}" if word else text for text in texts)
+    return replace(pair, description=caption, instruction=instruction)
 
 
 def mixed(
     paths: Sequence[str],
     task_words: Sequence[str] | None = None,
     shares: Sequence[float] | None = None,
+    instructed: Sequence[bool] | None = None,
     sources: Sequence[PairSource] = (),
 ) -> Mixed:
     """Read folders of dsd-curate and, after them, sets of any other kind (`sources`) as one. UserError as `curated`."""
     if isinstance(paths, str):
         raise UserError(f"data.paths={paths}: a list is needed; write data.paths=[a,b]")
-    return Mixed([*map(curated, paths), *sources], task_words, shares)
+    return Mixed([*map(curated, paths), *sources], task_words, shares, instructed)

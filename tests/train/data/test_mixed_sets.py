@@ -75,6 +75,16 @@ def test_task_words_stand_before_the_texts_of_their_set() -> None:
     ]  # fmt: skip
 
 
+def test_an_instructed_set_comes_with_instructions_alone() -> None:
+    source = Mixed([Numbered("a", 1), Numbered("b", 1)], ["", "relight"], instructed=[False, True])
+    pairs = [pair for pair in source.block(range(2)) if isinstance(pair, RawPair)]
+    assert [(p.description, p.instruction) for p in pairs] == [
+        ("a0", "do a0"), ("relight do b0", "relight do b0"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"data.instructed=\[True\]: 1 values for 2 sets"):
+        Mixed([Numbered("a", 1), Numbered("b", 1)], instructed=[True])
+
+
 def test_a_pair_without_caption_stays_without() -> None:
     """Otherwise the task word alone would be its caption."""
 
@@ -89,9 +99,9 @@ def test_mixed_sets_are_known_by_their_sets_words_and_shares() -> None:
     a, b = Numbered("a", 4), Numbered("b", 2)
     every = [
         Mixed([a, b]), Mixed([b, a]), Mixed([a, Numbered("b", 3)]), Mixed([a, b], ["", "x"]),
-        Mixed([a, b], shares=[0.5, 0.5]),
+        Mixed([a, b], shares=[0.5, 0.5]), Mixed([a, b], instructed=[False, True]),
     ]  # fmt: skip
-    assert len({source.fingerprint for source in every}) == 5
+    assert len({source.fingerprint for source in every}) == 6
     assert Mixed([a, b], ["", ""]).fingerprint == Mixed([a, b]).fingerprint
 
 
@@ -116,6 +126,6 @@ def test_wrong_mixtures_are_one_line(pairs) -> None:
 
 
 def test_folders_and_other_sets_mix(pairs) -> None:
-    source = mixed([str(pairs)], None, None, [Numbered("b", 2)])
+    source = mixed([str(pairs)], sources=[Numbered("b", 2)])
     assert texts(source)[-2:] == ["b0", "b1"]
     assert len(source) == source.counts[0] + 2
