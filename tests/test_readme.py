@@ -72,7 +72,7 @@ def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) 
         return
     stage = stage_of(name)
     if "-m" in arguments:  # the config of the sweep's first job
-        arguments = [re.sub(r"(=[^,]*),.*", r"\1", argument) for argument in arguments if argument != "-m"]
+        arguments = [re.sub(r"(=[^,[]*),.*", r"\1", argument) for argument in arguments if argument != "-m"]
     overrides = [quoted(a, SCHEMAS[stage]) for a in arguments if a != "--help"]
     ConfigStore.instance().store(f"{stage}_schema", SCHEMAS[stage])
     with hydra.initialize_config_dir(CONFIG_DIR, version_base="1.3"):

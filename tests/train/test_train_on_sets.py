@@ -82,7 +82,7 @@ def test_training_on_line_art_encodes_only_its_references_anew(run, pairs, tmp_p
         for name in before
     }
     assert sum(len(segments) > 1 for segments in after.values()) == 1, "references alone are new"
-    said = run("train", *settings, "data=structure", "data.maker.low=50", f"output_dir={tmp_path / 'other'}")
+    said = run("train", *settings, "data=structure", "+data.maker.low=50", f"output_dir={tmp_path / 'other'}")
     assert "train: encoding" in said
 
 
