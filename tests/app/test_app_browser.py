@@ -54,6 +54,16 @@ def fill(page: Any, picture: Path, prompt: str, seed: int = 0) -> None:
     page.locator("#seed input").fill(str(seed))
 
 
+def set_number(page: Any, name: str, value: int) -> None:
+    """Type a number once its field is there, and see that it stays: a page that is still being built may reset it."""
+    field = page.locator(f"#{name} input[type=number]")
+    playwright.expect(field).to_be_visible()
+    playwright.expect(page.locator("#draw")).to_be_enabled()
+    field.fill(str(value))
+    field.press("Tab")
+    playwright.expect(field).to_have_value(str(value))
+
+
 def says(page: Any, words: str) -> None:
     playwright.expect(page.locator("#status")).to_contain_text(re.compile(words))
 
@@ -92,14 +102,14 @@ def test_stop_and_draw_again(open_page, reference) -> None:
     page = open_page()
     fill(page, reference, "a critter, beach")
     page.get_by_text("Size and steps").click()
-    page.locator("#steps input[type=number]").fill("200")
-    page.locator("#number input[type=number]").fill("16")
+    set_number(page, "steps", 200)
+    set_number(page, "number", 16)
     page.locator("#draw").click()
     says(page, r"step \d+ of 200")
     page.locator("#stop").click()
     says(page, r"Stopped at step \d+ of 200; \d+ of 16")
-    page.locator("#steps input[type=number]").fill("2")
-    page.locator("#number input[type=number]").fill("1")
+    set_number(page, "steps", 2)
+    set_number(page, "number", 1)
     page.locator("#draw").click()
     says(page, "Done: 1 of 1")
 
