@@ -96,7 +96,7 @@ def repainted(image: Image.Image, other: Image.Image) -> Image.Image:
 
 
 def moves() -> dict[str, Move]:
-    """Name what can be done to a picture: nothing, shifts, zooms, flips, swaps, other things in it."""
+    """Name what is done to the second picture: nothing, a shift, a zoom, a flip, a swap, a part repainted."""
     shifts = {f"shift {by} px": lambda a, b, by=by: window(a, by * 0.8, by * 0.6) for by in SHIFTS}
     zooms = {f"zoom {zoom}": lambda a, b, zoom=zoom: window(a, zoom=zoom) for zoom in ZOOMS}
     return {

@@ -29,7 +29,7 @@ def aligned_folder(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def trained(folder: Path) -> dict[str, object]:
-    """The manifest of a training that is done; its weights are numbers."""
+    """Return the counts of a finished training, after a look that all its weights are finite."""
     assert all(tensor.isfinite().all() for tensor in load_file(folder / "adapter.safetensors").values())
     return read_manifest(folder, "train")["counts"]
 

@@ -91,7 +91,7 @@ class TableRow(BaseModel, strict=True):
 
 
 def listed(tables: Sequence[Path], folder: Path, names: Mapping[str, str | None]) -> FilePairs:
-    """Read pairs from tables whose file names count from `folder`; `names` maps the parts of a pair to columns.
+    """Read pairs from tables. File names are relative to `folder`; `names` maps the parts of a pair to columns.
 
     UserError where a table cannot be read, or where no row has one of the columns.
     """

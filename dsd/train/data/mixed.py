@@ -50,7 +50,7 @@ class Mixed:
 
 
 def counts_of(sizes: Sequence[int], shares: Sequence[float] | None) -> list[int]:
-    """Count the positions of each set in an epoch. UserError where the shares are no shares."""
+    """Count the positions of each set in an epoch. UserError where shares are not above 0, or do not add up to 1."""
     if shares is None:
         return list(sizes)
     refuse_unlike("shares", shares, len(sizes))
